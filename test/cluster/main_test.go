@@ -1,0 +1,53 @@
+// Package cluster tests the kubelet against a real control plane:
+// kube-apiserver, kube-controller-manager and kube-scheduler, with containerd
+// underneath. All tests share one node. Those that disturb the node for others
+// (kill the kubelet, take the API server away) do not run in parallel; go test
+// runs them first.
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kubelet/test/harness"
+)
+
+var (
+	node    *harness.Node
+	kubelet *harness.Kubelet
+)
+
+func TestMain(m *testing.M) {
+	harness.Main(m, func() (func(), error) {
+		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+		defer cancel()
+		var err error
+		node, err = harness.NewNode(ctx, harness.Config{Name: "cluster-node", ControlPlane: true})
+		if err != nil {
+			return nil, err
+		}
+		kubelet = node.NewKubelet(harness.KubeletOptions{})
+		if err := kubelet.StartAndWait(ctx); err != nil {
+			node.Close()
+			return nil, err
+		}
+		return func() {
+			if !kubelet.Stop() {
+				fmt.Println("the kubelet did not end within 10 s of SIGTERM")
+			}
+			node.Close()
+		}, nil
+	})
+}
+
+func TestSmoke(t *testing.T) {
+	nodes, err := node.Cluster.Client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(len(nodes.Items))
+}

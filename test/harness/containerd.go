@@ -1,0 +1,138 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// The machine that tests run on may lack CAP_SYS_RESOURCE; hence
+// restrict_oom_score_adj.
+const containerdConfig2 = `version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = "registry.k8s.io/pause:3.10.2"
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ["` + cniBin + `"]
+  conf_dir = "` + CNIConf + `"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun]
+  runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun.options]
+  BinaryName = "/usr/bin/crun"
+`
+
+const containerdConfig1 = `version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "registry.k8s.io/pause:3.6"
+  restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "` + cniBin + `"
+  conf_dir = "` + CNIConf + `"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun.options]
+  BinaryName = "/usr/bin/crun"
+`
+
+const cniConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true,
+   "ipam": {"type": "host-local", "dataDir": "/run/cni-ipam", "ranges": [[{"subnet": "` + podNet + `"}]],
+            "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}
+]}
+`
+
+// CNIConfFile is the configuration in use.
+const CNIConfFile = CNIConf + "/10-pods.conflist"
+
+func (n *Node) startRuntime(ctx context.Context, images []string) error {
+	config := containerdConfig2
+	if n.Containerd == "1.6" {
+		config = containerdConfig1
+	}
+	if err := n.WriteFile("/etc/containerd/config.toml", config, 0o644); err != nil {
+		return err
+	}
+	if err := n.RestoreCNI(); err != nil {
+		return err
+	}
+	if err := n.StartContainerd(ctx); err != nil {
+		return err
+	}
+	own, err := filepath.Glob(filepath.Join(CacheDir(), "images/*.tar"))
+	if err != nil || len(own) == 0 {
+		return errors.New("no test images, run test/setup/deps.sh")
+	}
+	for _, archive := range append(own, images...) {
+		// The archive is read on the node, where /root and /tmp are the machine's.
+		if out, err := n.Run(ctx, filepath.Join(n.containerdBin, "ctr"), "-a", criSocket, "-n", "k8s.io", "images", "import", archive); err != nil {
+			return fmt.Errorf("load image %s: %w: %s", archive, err, out)
+		}
+	}
+	return nil
+}
+
+// RestoreCNI writes the ordinary network configuration.
+func (n *Node) RestoreCNI() error { return n.WriteFile(CNIConfFile, cniConfig, 0o644) }
+
+// StartContainerd starts containerd (again) and waits until it answers.
+func (n *Node) StartContainerd(ctx context.Context) error {
+	p, err := n.Start(Command{Name: "containerd", Path: filepath.Join(n.containerdBin, "containerd"), Args: []string{"--config", "/etc/containerd/config.toml"}})
+	if err != nil {
+		return err
+	}
+	n.containerd = p
+	if n.criConn == nil {
+		n.criConn, err = grpc.NewClient("passthrough:///"+criSocket,
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, path string) (net.Conn, error) { return n.Dial(ctx, "unix", path) }),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
+		if err != nil {
+			return fmt.Errorf("make CRI client: %w", err)
+		}
+		n.Runtime = runtimeapi.NewRuntimeServiceClient(n.criConn)
+		n.Image = runtimeapi.NewImageServiceClient(n.criConn)
+	}
+	return Until(ctx, 60*time.Second, "containerd to answer", func(ctx context.Context) error {
+		select {
+		case <-p.Done():
+			return Permanent(fmt.Errorf("containerd ended with code %d, see %s", p.ExitCode(), p.Log))
+		default:
+		}
+		status, err := n.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
+		if err != nil {
+			n.criConn.ResetConnectBackoff()
+			return err
+		}
+		for _, c := range status.GetStatus().GetConditions() {
+			// containerd adds conditions of its own, about deprecations.
+			if !c.GetStatus() && (c.GetType() == runtimeapi.RuntimeReady || c.GetType() == runtimeapi.NetworkReady) {
+				return fmt.Errorf("%s: %s: %s", c.GetType(), c.GetReason(), c.GetMessage())
+			}
+		}
+		return nil
+	})
+}
+
+// KillContainerd ends containerd with SIGKILL; its containers stay.
+func (n *Node) KillContainerd() { n.containerd.Kill() }

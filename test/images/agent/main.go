@@ -1,0 +1,173 @@
+// Command agent is the program in the test images: one static binary that can
+// be any kind of container a test wants. Its first argument is the verb.
+//
+//	agent pause                     wait; end with 0 on SIGTERM
+//	agent stubborn                  wait; ignore SIGTERM
+//	agent linger DURATION           wait; end with 0 that long after SIGTERM
+//	agent exit CODE [DURATION]      end with CODE (after DURATION)
+//	agent crash-once CODE FILE      end with CODE if FILE is missing (and make it), else pause
+//	agent serve ADDR DIR            serve files of DIR, and /env, /hostname, over HTTP
+//	agent write FILE TEXT...        append TEXT and a newline to FILE
+//	agent wait-file FILE            wait until FILE exists, then end with 0
+//	agent env                       print the environment, sorted, then pause
+//	agent cat FILE...               print files, then pause
+//	agent eat BYTES                 allocate and touch BYTES of memory, then pause
+//
+// Before the verb, "--record FILE" appends one line "start NAME" to FILE:
+// tests count real process starts with it, whatever anybody else believes.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/signal"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	args := os.Args[1:]
+	if len(args) >= 2 && args[0] == "--record" {
+		appendLine(args[1], "start "+os.Getenv("NAME"))
+		args = args[2:]
+	}
+	if len(args) == 0 {
+		args = []string{"pause"}
+	}
+	verb, args := args[0], args[1:]
+	switch verb {
+	case "pause":
+		<-term()
+	case "stubborn":
+		t := term()
+		for {
+			<-t
+			fmt.Println("SIGTERM ignored")
+		}
+	case "linger":
+		d := duration(arg(args, 0))
+		<-term()
+		fmt.Println("SIGTERM seen")
+		time.Sleep(d)
+	case "exit":
+		code, err := strconv.Atoi(arg(args, 0))
+		check(err)
+		if len(args) > 1 {
+			select {
+			case <-time.After(duration(args[1])):
+			case <-term():
+				os.Exit(0)
+			}
+		}
+		os.Exit(code)
+	case "crash-once":
+		code, err := strconv.Atoi(arg(args, 0))
+		check(err)
+		if _, err := os.Stat(arg(args, 1)); errors.Is(err, fs.ErrNotExist) {
+			appendLine(args[1], "crashed")
+			os.Exit(code)
+		}
+		<-term()
+	case "serve":
+		serve(arg(args, 0), arg(args, 1))
+	case "write":
+		appendLine(arg(args, 0), strings.Join(args[1:], " "))
+	case "wait-file":
+		for {
+			if _, err := os.Stat(arg(args, 0)); err == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	case "env":
+		fmt.Println(environment())
+		<-term()
+	case "cat":
+		for _, f := range args {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				fmt.Println(err)
+			}
+			os.Stdout.Write(b)
+		}
+		<-term()
+	case "eat":
+		n, err := strconv.Atoi(arg(args, 0))
+		check(err)
+		b := make([]byte, n)
+		for i := 0; i < n; i += 4096 {
+			b[i] = 1
+		}
+		fmt.Println("ate", len(b))
+		<-term()
+	default:
+		check(fmt.Errorf("unknown verb %q", verb))
+	}
+}
+
+// term reports SIGTERM and SIGINT. It must be called for PID 1 to end at
+// all: the kernel drops signals that the first process has no handler for.
+func term() <-chan os.Signal {
+	c := make(chan os.Signal, 4)
+	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT)
+	return c
+}
+
+func serve(addr, dir string) {
+	mux := http.NewServeMux()
+	mux.Handle("/", http.FileServer(http.Dir(dir)))
+	mux.HandleFunc("/env", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, environment()) })
+	mux.HandleFunc("/hostname", func(w http.ResponseWriter, _ *http.Request) {
+		h, _ := os.Hostname()
+		fmt.Fprintln(w, h)
+	})
+	server := &http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		<-term()
+		os.Exit(0)
+	}()
+	fmt.Println("serving", dir, "on", addr)
+	check(server.ListenAndServe())
+}
+
+func environment() string {
+	env := os.Environ()
+	sort.Strings(env)
+	return strings.Join(env, "\n")
+}
+
+// appendLine adds one line in a single write, so that lines of containers
+// that share a file never mix.
+func appendLine(path, line string) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	check(err)
+	_, err = f.WriteString(line + "\n")
+	check(err)
+	check(f.Close())
+}
+
+func arg(args []string, i int) string {
+	if i >= len(args) {
+		check(fmt.Errorf("argument %d is missing", i+1))
+	}
+	return args[i]
+}
+
+func duration(s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	check(err)
+	return d
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(64)
+	}
+}

@@ -1,0 +1,69 @@
+#!/bin/bash
+# Installs what node and cluster tests need and this machine lacks: Debian
+# packages, containerd 2.4.2 (built from its Go module), the test images.
+#   deps.sh           all of that
+#   deps.sh packages  only the Debian packages
+. "$(dirname "$0")/lib.sh"
+
+# program:package, so that only what is missing is asked for.
+NEEDED="
+containerd:containerd runc:runc crun:crun busybox:busybox-static etcd:etcd-server
+iptables:iptables conntrack:conntrack ip:iproute2 mount:mount
+socat:socat
+"
+
+packages() {
+  local missing=() pair
+  for pair in $NEEDED; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+  done
+  [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
+  [ ${#missing[@]} = 0 ] && return
+  need_root "installing ${missing[*]}"
+  command -v apt-get >/dev/null || die "missing: ${missing[*]}; only Debian's apt-get is known here, install them yourself"
+  export DEBIAN_FRONTEND=noninteractive
+  step "apt-get update" apt-get update -q
+  # A package's own service must not start: tests run containerd and etcd in
+  # namespaces of their own.
+  local policy=/usr/sbin/policy-rc.d made=
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod +x $policy
+    made=1
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  step "installing ${missing[*]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
+  if [ -n "$made" ]; then rm -f $policy; trap - EXIT; fi
+}
+
+containerd2() {
+  local dir=$CACHE/containerd-$CONTAINERD_VERSION
+  [ -x "$dir/bin/ctr" ] && return
+  rm -rf "$dir.tmp"
+  mkdir -p "$dir.tmp/bin"
+  # From an empty folder, so that the project's go.mod has no say.
+  build_containerd() {
+    cd "$dir.tmp" && GOBIN=$dir.tmp/bin GOFLAGS= CGO_ENABLED=0 go install \
+      github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}@v$CONTAINERD_VERSION
+  }
+  step "building containerd $CONTAINERD_VERSION (about two minutes, once)" build_containerd
+  rm -rf "$dir"
+  mv "$dir.tmp" "$dir"
+}
+
+images() {
+  local dir=$CACHE/images stamp
+  stamp=$(cat "$ROOT"/test/images/main.go "$ROOT"/test/images/*/*.go | sha256sum | cut -c1-16)
+  [ -f "$dir/$stamp.done" ] && return
+  mkdir -p "$dir"
+  build_images() { cd "$ROOT" && go run ./test/images -o "$dir" -busybox "$(command -v busybox)"; }
+  step "making the test images" build_images
+  rm -f "$dir"/*.done
+  touch "$dir/$stamp.done"
+}
+
+command -v go >/dev/null || die "go is missing: install Go 1.26 or newer from https://go.dev/dl"
+with_lock packages packages
+[ "${1:-all}" = packages ] && exit 0
+with_lock containerd containerd2
+with_lock images images

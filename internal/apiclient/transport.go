@@ -1,0 +1,191 @@
+package apiclient
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// unansweredLimit is how long requests may go without any answer before the
+// connections count as stuck. HTTP/2 pings find most dead connections first;
+// this covers a peer that still answers pings (a proxy, a load balancer with
+// no backend) and HTTP/1.
+const unansweredLimit = 8 * time.Second
+
+// observedTransport counts and times every request and watches over the
+// health of the connections.
+type observedTransport struct {
+	next    http.RoundTripper
+	metrics *requestMetrics
+	counts  *requestCounts
+	health  *connectionHealth
+}
+
+func (t *observedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	t.counts.add(classify(req))
+	start := time.Now()
+	t.health.sent(start)
+	resp, err := t.next.RoundTrip(req)
+	now := time.Now()
+	code := "<error>"
+	if err == nil {
+		code = strconv.Itoa(resp.StatusCode)
+	}
+	t.metrics.observe(req, code, now.Sub(start))
+	t.health.done(err, now)
+	return resp, err
+}
+
+// WrappedRoundTripper lets client-go find the transport below.
+func (t *observedTransport) WrappedRoundTripper() http.RoundTripper { return t.next }
+
+// connectionHealth closes all connections when no request has been answered
+// for unansweredLimit although some were sent. It needs no timer: each
+// request has a deadline, heartbeats make sure that there is one, and it is
+// the passing of a deadline that asks the question.
+type connectionHealth struct {
+	reset func()
+	// unansweredSince is when the oldest request since the last answer was
+	// sent, in Unix nanoseconds, 0 if none.
+	unansweredSince atomic.Int64
+}
+
+func newConnectionHealth(reset func()) *connectionHealth { return &connectionHealth{reset: reset} }
+
+func (h *connectionHealth) sent(now time.Time) {
+	h.unansweredSince.CompareAndSwap(0, now.UnixNano())
+}
+
+func (h *connectionHealth) done(err error, now time.Time) {
+	switch {
+	case err == nil:
+		h.unansweredSince.Store(0)
+	case errors.Is(err, context.Canceled):
+		// The caller gave up; that says nothing about the connection.
+	case errors.Is(err, context.DeadlineExceeded):
+		since := h.unansweredSince.Load()
+		if since != 0 && now.UnixNano()-since >= int64(unansweredLimit) && h.unansweredSince.CompareAndSwap(since, 0) {
+			h.reset()
+		}
+	default:
+		// Refused or broken: there is no connection left to be stuck.
+		h.unansweredSince.Store(0)
+	}
+}
+
+// RequestKind is a verb and a resource with its subresource, as API audit
+// logs name them: {"patch", "pods/status"}.
+type RequestKind struct {
+	Verb, Resource string
+}
+
+type requestCounts struct {
+	mu     sync.Mutex
+	counts map[RequestKind]int64
+}
+
+func newRequestCounts() *requestCounts {
+	return &requestCounts{counts: make(map[RequestKind]int64)}
+}
+
+func (c *requestCounts) add(kind RequestKind) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.counts[kind]++
+}
+
+func (c *requestCounts) snapshot() map[RequestKind]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make(map[RequestKind]int64, len(c.counts))
+	for kind, n := range c.counts {
+		out[kind] = n
+	}
+	return out
+}
+
+// classify derives verb and resource from a request's method and path:
+// [prefix]/api/v1/… or [prefix]/apis/GROUP/VERSION/…, then
+// [namespaces/NS/]RESOURCE[/NAME[/SUBRESOURCE]].
+func classify(req *http.Request) RequestKind {
+	path := req.URL.Path
+	var rest []string
+	if _, after, ok := strings.Cut(path, "/apis/"); ok {
+		if parts := strings.Split(after, "/"); len(parts) > 2 {
+			rest = parts[2:]
+		}
+	} else if _, after, ok := strings.Cut(path, "/api/v1/"); ok {
+		rest = strings.Split(after, "/")
+	}
+	if len(rest) == 0 {
+		return RequestKind{strings.ToLower(req.Method), path}
+	}
+	if rest[0] == "namespaces" && len(rest) > 2 {
+		rest = rest[2:]
+	}
+	kind := RequestKind{Resource: rest[0]}
+	named := len(rest) > 1
+	if len(rest) > 2 {
+		kind.Resource += "/" + rest[2]
+	}
+	switch req.Method {
+	case http.MethodGet:
+		switch {
+		case strings.Contains(req.URL.RawQuery, "watch="):
+			kind.Verb = "watch"
+		case named:
+			kind.Verb = "get"
+		default:
+			kind.Verb = "list"
+		}
+	case http.MethodPost:
+		kind.Verb = "create"
+	case http.MethodPut:
+		kind.Verb = "update"
+	default:
+		kind.Verb = strings.ToLower(req.Method)
+	}
+	return kind
+}
+
+// requestMetrics are the client metrics that every Kubernetes component has;
+// names, labels and buckets are those of component-base, dashboards use them.
+type requestMetrics struct {
+	total    *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+}
+
+func newRequestMetrics(reg prometheus.Registerer) (*requestMetrics, error) {
+	m := &requestMetrics{
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rest_client_requests_total",
+			Help: "Number of HTTP requests to the API server, by status code, method and host.",
+		}, []string{"code", "method", "host"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "rest_client_request_duration_seconds",
+			Help:    "Time until the API server answered, in seconds, by verb and host.",
+			Buckets: []float64{0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60},
+		}, []string{"verb", "host"}),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, collector := range []prometheus.Collector{m.total, m.duration} {
+		if err := reg.Register(collector); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *requestMetrics) observe(req *http.Request, code string, took time.Duration) {
+	m.total.WithLabelValues(code, req.Method, req.URL.Host).Inc()
+	m.duration.WithLabelValues(req.Method, req.URL.Host).Observe(took.Seconds())
+}

@@ -30,6 +30,9 @@ type ContainerInput struct {
 	Mounts volume.Mounts
 	// Sandbox is the config the pod's sandbox was made with.
 	Sandbox *runtimeapi.PodSandboxConfig
+	// TargetID is the runtime's id of the container whose process namespace
+	// an ephemeral container with a targetContainerName joins; empty if none.
+	TargetID string
 }
 
 // Error is a problem of the spec, or of an object it refers to, that keeps a

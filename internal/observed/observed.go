@@ -123,13 +123,13 @@ type Table struct {
 	mu      sync.RWMutex
 	pods    map[types.UID]Pod
 	changed func(types.UID)
-	synced  bool
+	synced  chan struct{}
 }
 
 // NewTable returns an empty table. changed, if not nil, is called after each
 // stored change, outside of the table's lock; it must not block.
 func NewTable(changed func(types.UID)) *Table {
-	return &Table{pods: map[types.UID]Pod{}, changed: changed}
+	return &Table{pods: map[types.UID]Pod{}, changed: changed, synced: make(chan struct{})}
 }
 
 // Get returns the pod's snapshot; a pod that the runtime does not have is
@@ -151,19 +151,19 @@ func (t *Table) List() map[types.UID]Pod {
 	return maps.Clone(t.pods)
 }
 
-// Synced says whether one full list of the runtime has been stored: before
+// Synced is closed once a full list of the runtime has been stored: before
 // that, an absent pod is unknown rather than absent.
-func (t *Table) Synced() bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.synced
-}
+func (t *Table) Synced() <-chan struct{} { return t.synced }
 
-// MarkSynced is called by the writer after the first full list.
+// MarkSynced is called by the writer after each full list.
 func (t *Table) MarkSynced() {
 	t.mu.Lock()
-	t.synced = true
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	select {
+	case <-t.synced:
+	default:
+		close(t.synced)
+	}
 }
 
 // Set stores what the runtime has of one pod, unless a later answer is stored

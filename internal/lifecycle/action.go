@@ -1,0 +1,112 @@
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"kubelet/internal/volume"
+)
+
+// Kind is a step of a pod's life.
+type Kind string
+
+// Steps, one file each.
+const (
+	Prepare         Kind = "Prepare"         // pod directory, cgroup, log directory
+	Mount           Kind = "Mount"           // mount, or bring contents up to date
+	RunSandbox      Kind = "RunSandbox"      // network and namespaces
+	PullImage       Kind = "PullImage"       // make a container's image present
+	StartContainer  Kind = "StartContainer"  // create and start
+	StopContainer   Kind = "StopContainer"   // TERM, grace, KILL
+	StopSandbox     Kind = "StopSandbox"     // network torn down
+	RemoveContainer Kind = "RemoveContainer" // one dead container
+	RemoveSandbox   Kind = "RemoveSandbox"   // with the containers in it
+	FlushStatus     Kind = "FlushStatus"     // the API server has the final status
+	Unmount         Kind = "Unmount"         // volumes and pod directory
+	RemoveCgroup    Kind = "RemoveCgroup"
+	RemoveLogs      Kind = "RemoveLogs"
+	DeleteObject    Kind = "DeleteObject" // the API object, grace period 0
+)
+
+// Key names one step of one pod: its kind, and the container name, container
+// id or sandbox id that it is about. Two actions of the same key are never
+// under way at once.
+type Key struct {
+	Kind Kind
+	Name string
+}
+
+func (k Key) String() string {
+	if k.Name == "" {
+		return string(k.Kind)
+	}
+	return string(k.Kind) + "(" + k.Name + ")"
+}
+
+// Action asks for one step. Which fields are set depends on the kind.
+type Action struct {
+	Key
+	// Container of PullImage, StartContainer and StopContainer.
+	Container *v1.Container
+	// Attempt number of a new sandbox or container.
+	Attempt uint32
+	// ID of an existing container or sandbox: of StartContainer it is one
+	// that is created and not started yet, which is adopted.
+	ID string
+	// SandboxID that StartContainer creates in.
+	SandboxID string
+	// ImageRef that StartContainer creates with.
+	ImageRef string
+	// Grace of StopContainer.
+	Grace time.Duration
+	// Again: the step was begun before and did not reach its goal.
+	Again bool
+	// Why is the reason that goes into the Killing event and the log.
+	Why string
+}
+
+func (a Action) String() string {
+	s := a.Key.String()
+	switch a.Kind {
+	case RunSandbox:
+		s += fmt.Sprintf(" attempt=%d", a.Attempt)
+	case StartContainer:
+		if a.ID != "" {
+			s += " created=" + a.ID
+		} else {
+			s += fmt.Sprintf(" attempt=%d", a.Attempt)
+		}
+	case StopContainer:
+		s += fmt.Sprintf(" grace=%s", a.Grace)
+	}
+	if a.Why != "" {
+		s += fmt.Sprintf(" (%s)", a.Why)
+	}
+	return s
+}
+
+// Result is how a step ended.
+type Result struct {
+	Key
+	// Err is nil if the step reached its goal.
+	Err error
+	// Unknown: the deadline passed or the connection broke, so the runtime
+	// may still be at it.
+	Unknown bool
+	// Reason and Message for the container's waiting state; without a
+	// Message, Err's text.
+	Reason, Message string
+	// ImageRef that PullImage found.
+	ImageRef string
+	// RetryAt, if set, is the earliest time that a retry makes sense, told by
+	// the step itself (an image's back-off).
+	RetryAt time.Time
+	// CgroupParent that Prepare made, and Mounts that Volumes set up.
+	CgroupParent string
+	Mounts       volume.Mounts
+	// NextDue is when a successful step wants to be done again (a token that
+	// has to be refreshed); zero for never.
+	NextDue time.Time
+}

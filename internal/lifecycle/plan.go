@@ -1,0 +1,194 @@
+package lifecycle
+
+import (
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"kubelet/internal/explain"
+	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
+)
+
+// Mode is what a plan works towards; the worker's state machine decides it.
+type Mode int
+
+// Modes.
+const (
+	// Run: make the spec true.
+	Run Mode = iota
+	// Terminate: stop all containers, start none.
+	Terminate
+	// Finish: nothing runs any more; report, release and remove.
+	Finish
+)
+
+// Input is everything a plan depends on.
+type Input struct {
+	Now      time.Time
+	Pod      *v1.Pod
+	Mode     Mode
+	Observed observed.Pod
+	History  History
+
+	// BesideSandbox as told by Volumes.BesideSandbox.
+	BesideSandbox bool
+	// StartTime is the pod status's, from which activeDeadlineSeconds counts.
+	StartTime time.Time
+	// MaxCrashDelay caps CrashLoopBackOff.
+	MaxCrashDelay time.Duration
+
+	// Of Terminate: the grace period that counts from Since, and the reason.
+	Grace time.Duration
+	Since time.Time
+	Why   string
+
+	// Of Finish. Gone: nobody wants the pod any more, so its containers,
+	// sandboxes and logs are removed as well. Delete: the API object waits
+	// to be deleted by us.
+	Gone   bool
+	Delete bool
+	// Silent: there is no object that could take the final status.
+	Silent bool
+}
+
+// Output is what to do now, what to tell, and when to plan again if nothing
+// happens before.
+type Output struct {
+	Actions []Action
+	// Waiting as in status.Input.
+	Waiting map[string]v1.ContainerStateWaiting
+	// Explain says why the pod is where it is; the worker adds its identity.
+	Explain explain.Entry
+	// Wake is when time alone changes the plan; zero for never.
+	Wake time.Time
+	// Crashes to store in the history, for containers restarted by Actions.
+	Crashes map[string]CrashBackoff
+
+	// Of Run. Started: all regular containers run or have run. Ended: none
+	// of the pod's containers will be started again, and none of the regular
+	// ones runs. DeadlineExceeded: activeDeadlineSeconds passed.
+	Started, Ended, DeadlineExceeded bool
+	// Stopped (of Terminate): no container runs and none can appear.
+	Stopped bool
+	// Clean (of Finish): nothing of the pod is left that is to be removed.
+	Clean bool
+}
+
+// Plan decides the next steps of one pod. It is pure: the same input gives
+// the same output, nothing is read or changed besides. Of each key it returns
+// at most one action, and none that is in flight or waits for its retry.
+func Plan(in Input) Output {
+	p := &planner{Input: in}
+	switch in.Mode {
+	case Run:
+		p.run()
+	case Terminate:
+		p.terminate()
+	case Finish:
+		p.finish()
+	}
+	return p.out
+}
+
+type planner struct {
+	Input
+	out Output
+}
+
+// want returns whether the step is done; if it is not, it asks for it as soon
+// as it is due and notes when that will be.
+func (p *planner) want(a Action) (done bool) {
+	if p.History.done(a.Key) {
+		return true
+	}
+	p.ask(a)
+	return false
+}
+
+// ask adds the action if it is due, else makes sure to plan again when it is.
+func (p *planner) ask(a Action) (asked bool) {
+	if p.History.due(a.Key, p.Now) {
+		a.Again = p.History.Steps[a.Key].Failures > 0
+		p.out.Actions = append(p.out.Actions, a)
+		return true
+	}
+	p.wakeAt(p.History.Steps[a.Key].RetryAt)
+	return false
+}
+
+func (p *planner) asked(key Key) bool {
+	return slices.ContainsFunc(p.out.Actions, func(a Action) bool { return a.Key == key })
+}
+
+// starting names the container that is being started, "" for none.
+func (p *planner) starting() string {
+	for key, step := range p.History.Steps {
+		if step.InFlight && key.Kind == StartContainer {
+			return key.Name
+		}
+	}
+	for i := range p.out.Actions {
+		if p.out.Actions[i].Kind == StartContainer {
+			return p.out.Actions[i].Name
+		}
+	}
+	return ""
+}
+
+func (p *planner) wakeAt(t time.Time) {
+	if t.After(p.Now) && (p.out.Wake.IsZero() || t.Before(p.out.Wake)) {
+		p.out.Wake = t
+	}
+}
+
+// explain notes the first reason for which the pod is not further; later ones
+// are consequences.
+func (p *planner) explain(stage explain.Stage, object, waitsFor string, key Key) {
+	if p.out.Explain.Stage != "" {
+		return
+	}
+	step := p.History.Steps[key]
+	p.out.Explain = explain.Entry{
+		Stage: stage, Object: object, WaitsFor: waitsFor,
+		LastError: step.LastError, Attempts: step.Failures,
+	}
+	if step.RetryAt.After(p.Now) {
+		p.out.Explain.NextRetry = step.RetryAt
+	}
+}
+
+func (p *planner) wait(container, reason, message string) {
+	if p.out.Waiting == nil {
+		p.out.Waiting = map[string]v1.ContainerStateWaiting{}
+	}
+	p.out.Waiting[container] = waiting(reason, message)
+}
+
+// startInFlight says whether something is under way that may bring a new
+// process into being.
+func (p *planner) startInFlight() bool {
+	for key, step := range p.History.Steps {
+		if step.InFlight && (key.Kind == StartContainer || key.Kind == RunSandbox) {
+			return true
+		}
+	}
+	return false
+}
+
+// everStarted says whether a regular container has been started in that
+// sandbox; then its init containers are over, even if the runtime has
+// forgotten them.
+func (p *planner) everStarted(sandboxID string) bool {
+	for i := range p.Observed.Containers {
+		c := &p.Observed.Containers[i]
+		if c.SandboxID != sandboxID || c.StartedAt.IsZero() {
+			continue
+		}
+		if spec, kind := podspec.FindContainer(p.Pod, c.Name); spec != nil && kind == podspec.Regular {
+			return true
+		}
+	}
+	return false
+}

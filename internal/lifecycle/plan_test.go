@@ -1,0 +1,271 @@
+package lifecycle
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
+)
+
+var update = flag.Bool("update", false, "rewrite the transcripts with what happens now")
+
+// TestPlan replays the transcripts under testdata/plan. Lines without indent
+// are what happens to the pod; the indented lines after them are what the
+// plan then asks for, tells and waits for.
+func TestPlan(t *testing.T) {
+	files, _ := filepath.Glob("testdata/plan/*.txt")
+	if len(files) == 0 {
+		t.Fatal("no transcripts in testdata/plan")
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got strings.Builder
+			var st *stage
+			for line := range strings.Lines(string(text)) {
+				switch {
+				case strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "":
+					got.WriteString(line)
+					continue
+				case strings.HasPrefix(line, " "):
+					continue
+				}
+				got.WriteString(line)
+				words := strings.Fields(line)
+				if words[0] == "pod" {
+					st = newStage(t, words[1:])
+				} else {
+					st.happen(t, words)
+				}
+				st.plan(&got)
+			}
+			if *update {
+				if err := os.WriteFile(file, []byte(got.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got.String() != string(text) {
+				t.Errorf("transcript differs (run with -update to accept):\n%s", got.String())
+			}
+		})
+	}
+}
+
+// stage is one pod and a runtime that does exactly what a transcript says.
+type stage struct {
+	in      Input
+	began   time.Time
+	pending map[Key]Action
+}
+
+func newStage(t *testing.T, words []string) *stage {
+	pod := &v1.Pod{}
+	pod.Name, pod.Namespace, pod.UID = "p", "default", "u1"
+	began := time.Unix(0, 0).UTC()
+	st := &stage{began: began, pending: map[Key]Action{}}
+	st.in = Input{Now: began, Pod: pod, BesideSandbox: true, MaxCrashDelay: 5 * time.Minute, StartTime: began, Grace: 30 * time.Second}
+	container := func(name string) v1.Container {
+		c := v1.Container{Name: name, Image: "img-" + name, ImagePullPolicy: v1.PullIfNotPresent}
+		if s, ok := strings.CutSuffix(name, "!"); ok {
+			c.Name, c.Image, c.ImagePullPolicy = s, "img-"+s, v1.PullAlways
+		}
+		if s, ok := strings.CutSuffix(name, "*"); ok {
+			always := v1.ContainerRestartPolicyAlways
+			c.Name, c.Image, c.RestartPolicy = s, "img-"+s, &always
+		}
+		return c
+	}
+	for _, w := range words {
+		key, value, _ := strings.Cut(w, "=")
+		switch key {
+		case "policy":
+			pod.Spec.RestartPolicy = v1.RestartPolicy(value)
+		case "init":
+			for name := range strings.SplitSeq(value, ",") {
+				pod.Spec.InitContainers = append(pod.Spec.InitContainers, container(name))
+			}
+		case "containers":
+			for name := range strings.SplitSeq(value, ",") {
+				pod.Spec.Containers = append(pod.Spec.Containers, container(name))
+			}
+		case "deadline":
+			s, _ := strconv.ParseInt(value, 10, 64)
+			pod.Spec.ActiveDeadlineSeconds = &s
+		case "volumes-first":
+			st.in.BesideSandbox = false
+		default:
+			t.Fatalf("unknown word %q", w)
+		}
+	}
+	return st
+}
+
+// happen lets one line of a transcript come true.
+func (st *stage) happen(t *testing.T, words []string) {
+	t.Helper()
+	rest := strings.Join(words[1:], " ")
+	switch words[0] {
+	case "wait":
+		d, err := time.ParseDuration(words[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.in.Now = st.in.Now.Add(d)
+	case "done":
+		for _, w := range words[1:] {
+			st.done(t, w)
+		}
+	case "fail", "lost":
+		key := st.find(t, words[1])
+		delete(st.pending, key)
+		st.in.History.End(Result{Key: key, Err: fmt.Errorf("%s", strings.Join(words[2:], " ")),
+			Reason: "CreateContainerError", Unknown: words[0] == "lost"}, st.in.Now)
+	case "exit":
+		code, _ := strconv.Atoi(words[2])
+		c := st.container(words[1])
+		c.State, c.ExitCode, c.FinishedAt = observed.Exited, int32(code), st.in.Now
+	case "appears": // a late answer of the runtime
+		st.appear(Action{Key: Key{StartContainer, words[1]}, SandboxID: st.in.Observed.Sandboxes[0].ID}, observed.Created)
+	case "sandbox-dies":
+		st.in.Observed.Sandboxes[0].Ready = false
+	case "image":
+		for i := range st.in.Pod.Spec.Containers {
+			if c := &st.in.Pod.Spec.Containers[i]; c.Name == words[1] {
+				c.Image = words[2]
+			}
+		}
+	case "agent-restarts":
+		st.in.History, st.pending = History{}, map[Key]Action{}
+	case "terminate":
+		st.in.Mode, st.in.Since, st.in.Why = Terminate, st.in.Now, rest
+	case "finish":
+		st.in.Mode = Finish
+		st.in.Gone, st.in.Delete, st.in.Silent = rest == "gone", rest == "delete", rest == "gone"
+	default:
+		t.Fatalf("unknown line %q", words)
+	}
+}
+
+func (st *stage) find(t *testing.T, text string) Key {
+	t.Helper()
+	for key := range st.pending {
+		if key.String() == text {
+			return key
+		}
+	}
+	t.Fatalf("%q is not under way", text)
+	return Key{}
+}
+
+func (st *stage) container(name string) *observed.Container {
+	return st.in.Observed.Latest(name)
+}
+
+// done ends an action under way with success, and what it did is observed.
+func (st *stage) done(t *testing.T, text string) {
+	t.Helper()
+	key := st.find(t, text)
+	a := st.pending[key]
+	delete(st.pending, key)
+	o := &st.in.Observed
+	switch a.Kind {
+	case RunSandbox:
+		o.Sandboxes = slices.Insert(o.Sandboxes, 0, observed.Sandbox{ID: fmt.Sprintf("s%d", a.Attempt), Ready: true, Attempt: a.Attempt})
+	case StartContainer:
+		if a.ID == "" {
+			st.appear(a, observed.Running)
+		} else {
+			c := st.container(a.Name)
+			c.State, c.StartedAt = observed.Running, st.in.Now
+		}
+	case StopContainer:
+		for i := range o.Containers {
+			if c := &o.Containers[i]; c.ID == a.ID {
+				c.State, c.ExitCode, c.FinishedAt = observed.Exited, 143, st.in.Now
+			}
+		}
+	case StopSandbox:
+		for i := range o.Sandboxes {
+			if o.Sandboxes[i].ID == a.ID {
+				o.Sandboxes[i].Ready = false
+			}
+		}
+	case RemoveContainer:
+		o.Containers = slices.DeleteFunc(o.Containers, func(c observed.Container) bool { return c.ID == a.ID })
+	case RemoveSandbox:
+		o.Sandboxes = slices.DeleteFunc(o.Sandboxes, func(s observed.Sandbox) bool { return s.ID == a.ID })
+		o.Containers = slices.DeleteFunc(o.Containers, func(c observed.Container) bool { return c.SandboxID == a.ID })
+	}
+	st.in.History.End(Result{Key: key, ImageRef: "sha256:" + key.Name}, st.in.Now)
+}
+
+func (st *stage) appear(a Action, state observed.ContainerState) {
+	spec, _ := podspec.FindContainer(st.in.Pod, a.Name)
+	c := observed.Container{ID: fmt.Sprintf("%s-%d", a.Name, a.Attempt), Name: a.Name, SandboxID: a.SandboxID,
+		Attempt: a.Attempt, State: state, CreatedAt: st.in.Now, Hash: podspec.ContainerHash(spec)}
+	if state == observed.Running {
+		c.StartedAt = st.in.Now
+	}
+	st.in.Observed.Containers = slices.Insert(st.in.Observed.Containers, 0, c)
+}
+
+// plan writes the plan down and begins its actions.
+func (st *stage) plan(w *strings.Builder) {
+	out := Plan(st.in)
+	for _, a := range out.Actions {
+		fmt.Fprintf(w, "  do      %s\n", a)
+		st.in.History.Begin(a, st.in.Now)
+		st.pending[a.Key] = a
+	}
+	for name, crash := range out.Crashes {
+		if st.in.History.Crashes == nil {
+			st.in.History.Crashes = map[string]CrashBackoff{}
+		}
+		st.in.History.Crashes[name] = crash
+	}
+	names := make([]string, 0, len(out.Waiting))
+	for name := range out.Waiting {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, cmp.Compare)
+	for _, name := range names {
+		fmt.Fprintf(w, "  tell    %s: %s: %s\n", name, out.Waiting[name].Reason, out.Waiting[name].Message)
+	}
+	if e := out.Explain; e.Stage != "" {
+		fmt.Fprintf(w, "  because %s %s", e.Stage, e.Object)
+		if e.WaitsFor != "" {
+			fmt.Fprintf(w, ": %s", e.WaitsFor)
+		}
+		if e.LastError != "" {
+			fmt.Fprintf(w, " [%d: %s]", e.Attempts, e.LastError)
+		}
+		w.WriteByte('\n')
+	}
+	if !out.Wake.IsZero() {
+		fmt.Fprintf(w, "  wake    at %s\n", out.Wake.Sub(st.began))
+	}
+	for _, f := range []struct {
+		set  bool
+		name string
+	}{{out.Started, "started"}, {out.Ended, "ended"}, {out.DeadlineExceeded, "deadline exceeded"},
+		{out.Stopped, "stopped"}, {out.Clean, "clean"}} {
+		if f.set {
+			fmt.Fprintf(w, "  so      %s\n", f.name)
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package lifecycle
+
+import (
+	v1 "k8s.io/api/core/v1"
+
+	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
+)
+
+// restarts says whether a container that exited is started again by policy.
+// Init containers are retried until they succeed unless the policy is Never;
+// sidecars always (KEP-753).
+func restarts(pod *v1.Pod, c *v1.Container, kind podspec.Kind, exited *observed.Container) bool {
+	if kind == podspec.Ephemeral {
+		return false
+	}
+	if kind == podspec.Init {
+		if podspec.IsSidecar(c) {
+			return true
+		}
+		return exited.ExitCode != 0 && pod.Spec.RestartPolicy != v1.RestartPolicyNever
+	}
+	switch pod.Spec.RestartPolicy {
+	case v1.RestartPolicyNever:
+		return false
+	case v1.RestartPolicyOnFailure:
+		return exited.ExitCode != 0
+	default:
+		return true
+	}
+}
+
+// ended says whether no regular container runs and none will run again.
+func (p *planner) ended() bool {
+	if p.initFailed() {
+		return true
+	}
+	lost := len(p.Observed.Sandboxes) > 0 && p.Observed.ReadySandbox() == nil
+	ran := false
+	for i := range p.Pod.Spec.Containers {
+		c := &p.Pod.Spec.Containers[i]
+		latest := p.Observed.Latest(c.Name)
+		switch {
+		case latest == nil || latest.State == observed.Created:
+			// With Never, a sandbox that was lost after containers ran is not
+			// made anew, so what has not run yet never will.
+			if !(lost && p.Pod.Spec.RestartPolicy == v1.RestartPolicyNever) {
+				return false
+			}
+		case latest.State != observed.Exited:
+			return false
+		case restarts(p.Pod, c, podspec.Regular, latest):
+			return false
+		default:
+			ran = true
+		}
+	}
+	return ran
+}
+
+// initFailed says whether an init container failed for good before any
+// regular container was started.
+func (p *planner) initFailed() bool {
+	if p.Pod.Spec.RestartPolicy != v1.RestartPolicyNever || len(p.Observed.Sandboxes) == 0 {
+		return false
+	}
+	newest := p.Observed.Sandboxes[0].ID
+	if p.everStarted(newest) {
+		return false
+	}
+	for i := range p.Pod.Spec.InitContainers {
+		c := &p.Pod.Spec.InitContainers[i]
+		latest := p.Observed.Latest(c.Name)
+		if latest != nil && latest.SandboxID == newest && latest.State == observed.Exited &&
+			!podspec.IsSidecar(c) && latest.ExitCode != 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,271 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kubelet/internal/criconfig"
+	"kubelet/internal/image"
+	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
+	"kubelet/internal/volume"
+)
+
+// Logs keeps the log directories of pods (package criconfig).
+type Logs interface {
+	// LinkLog makes the legacy link of a container's log, if there is to be
+	// one.
+	LinkLog(pod *v1.Pod, container, containerID, logPath string) error
+	// RemoveLogs removes a pod's log directory and its legacy links.
+	RemoveLogs(ctx context.Context, namespace, name string, uid types.UID) error
+}
+
+// Steps performs actions at the rim.
+type Steps struct {
+	Runtime   Runtime
+	Refresher Refresher
+	Volumes   Volumes
+	Images    Images
+	Cgroups   Cgroups
+	Configs   Configs
+	Logs      Logs
+	Statuses  Statuses
+	Events    Events
+	Gate      *Gate
+	// IsUnknown says that a runtime error leaves the outcome open (package
+	// cri).
+	IsUnknown func(error) bool
+	// NextRefresh says when a pod's volumes want to be brought up to date by
+	// time alone; nil for never.
+	NextRefresh func(types.UID) time.Time
+	// PodIPs of a sandbox: its own, or the node's for the host network.
+	PodIPs func(pod *v1.Pod, s *observed.Sandbox) []string
+}
+
+// Scene is the pod as the worker sees it when it begins an action.
+type Scene struct {
+	Pod          *v1.Pod
+	Observed     observed.Pod
+	Mounts       volume.Mounts
+	CgroupParent string
+	// Since is when the pod came to the node, its age at the start gate.
+	Since time.Time
+}
+
+// deadlines bound the steps that do not bound themselves. Calls of the
+// runtime carry their own (package cri), pulls are bounded by progress
+// (package image).
+var deadlines = map[Kind]time.Duration{
+	Prepare:      30 * time.Second,
+	Mount:        2*time.Minute + 3*time.Second,
+	FlushStatus:  time.Minute,
+	Unmount:      time.Minute,
+	RemoveCgroup: 30 * time.Second,
+	RemoveLogs:   30 * time.Second,
+	DeleteObject: 30 * time.Second,
+}
+
+// refreshDeadline bounds the look at what a call left behind.
+const refreshDeadline = 10 * time.Second
+
+// Do performs one action and returns when its outcome is known, its deadline
+// has passed or ctx ends. After an action that changes what the runtime has,
+// the observed table holds an answer from after the change when Do returns,
+// unless the runtime does not answer.
+func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
+	if d := deadlines[a.Kind]; d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	r := Result{Key: a.Key}
+	switch a.Kind {
+	case Prepare:
+		r.CgroupParent, r.Err = s.Cgroups.EnsurePod(ctx, sc.Pod)
+	case Mount:
+		s.mount(ctx, sc, &r)
+	case RunSandbox:
+		r.Err = s.runSandbox(ctx, sc, a)
+	case PullImage:
+		s.pull(ctx, sc, a, &r)
+	case StartContainer:
+		s.startContainer(ctx, sc, a, &r)
+	case StopContainer:
+		r.Err = s.stopContainer(ctx, sc, a)
+	case StopSandbox:
+		r.Err = s.changing(ctx, sc.Pod.UID, func() error { return s.Runtime.StopPodSandbox(ctx, a.ID) })
+	case RemoveContainer:
+		r.Err = s.changing(ctx, sc.Pod.UID, func() error { return s.Runtime.RemoveContainer(ctx, a.ID) })
+	case RemoveSandbox:
+		r.Err = s.changing(ctx, sc.Pod.UID, func() error { return s.Runtime.RemovePodSandbox(ctx, a.ID) })
+	case FlushStatus:
+		r.Err = s.Statuses.Accepted(ctx, sc.Pod.UID)
+	case Unmount:
+		r.Err = s.Volumes.Unmount(ctx, sc.Pod.UID)
+	case RemoveCgroup:
+		r.Err = s.Cgroups.RemovePod(ctx, sc.Pod.UID)
+	case RemoveLogs:
+		r.Err = s.Logs.RemoveLogs(ctx, sc.Pod.Namespace, sc.Pod.Name, sc.Pod.UID)
+	case DeleteObject:
+		r.Err = s.Statuses.DeleteObject(ctx, sc.Pod)
+	default:
+		r.Err = fmt.Errorf("perform step: unknown kind %q", a.Kind)
+	}
+	r.Unknown = r.Err != nil && s.IsUnknown(r.Err)
+	return r
+}
+
+// changing makes a call that changes what the runtime has, then re-reads the
+// pod; also after a failure, which may have changed something.
+func (s *Steps) changing(ctx context.Context, uid types.UID, call func() error) error {
+	err := call()
+	// What the call left behind has to be seen even if the step was cancelled.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshDeadline)
+	defer cancel()
+	if rerr := s.Refresher.Refresh(ctx, uid); err == nil && rerr != nil {
+		return fmt.Errorf("refresh pod from runtime: %w", rerr)
+	}
+	return err
+}
+
+func (s *Steps) mount(ctx context.Context, sc Scene, r *Result) {
+	r.Mounts, r.Err = s.Volumes.Mount(ctx, sc.Pod)
+	if r.Err != nil {
+		s.Events.Event(sc.Pod, "", v1.EventTypeWarning, "FailedMount", r.Err.Error())
+		return
+	}
+	if s.NextRefresh != nil {
+		r.NextDue = s.NextRefresh(sc.Pod.UID)
+	}
+}
+
+func (s *Steps) pull(ctx context.Context, sc Scene, a Action, r *Result) {
+	r.ImageRef, r.Err = s.Images.Ensure(ctx, sc.Pod, a.Container)
+	if e, ok := errors.AsType[*image.Error](r.Err); ok {
+		r.Reason, r.Message, r.RetryAt = e.Reason, e.Message, e.RetryAt
+		// The first failure of a pull shows for a moment, then the back-off.
+		if e.Reason == image.ErrImagePull {
+			r.RetryAt = time.Time{}
+		}
+	} else if r.Err != nil {
+		r.Reason = "ErrImagePull"
+	}
+}
+
+func (s *Steps) enter(ctx context.Context, sc Scene) (leave func(), err error) {
+	class := Class{
+		Critical: podspec.IsCritical(sc.Pod) || podspec.IsHostNetwork(sc.Pod),
+		Since:    sc.Since,
+	}
+	if sc.Pod.Spec.Priority != nil {
+		class.Priority = *sc.Pod.Spec.Priority
+	}
+	if leave, err = s.Gate.Enter(ctx, class); err != nil {
+		return nil, fmt.Errorf("wait at the start gate: %w", err)
+	}
+	return leave, nil
+}
+
+func (s *Steps) runSandbox(ctx context.Context, sc Scene, a Action) error {
+	handler, err := s.Configs.RuntimeHandler(ctx, sc.Pod)
+	if err == nil {
+		err = s.runSandboxWith(ctx, sc, a, handler)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.Events.Event(sc.Pod, "", v1.EventTypeWarning, "FailedCreatePodSandBox",
+			"Failed to create pod sandbox: "+err.Error())
+	}
+	return err
+}
+
+func (s *Steps) runSandboxWith(ctx context.Context, sc Scene, a Action, handler string) error {
+	config, err := s.Configs.Sandbox(sc.Pod, a.Attempt, sc.CgroupParent)
+	if err != nil {
+		return err
+	}
+	leave, err := s.enter(ctx, sc)
+	if err != nil {
+		return err
+	}
+	return s.changing(ctx, sc.Pod.UID, func() error {
+		defer leave()
+		_, err := s.Runtime.RunPodSandbox(ctx, config, handler)
+		return err
+	})
+}
+
+func (s *Steps) startContainer(ctx context.Context, sc Scene, a Action, r *Result) {
+	leave, err := s.enter(ctx, sc)
+	if err != nil {
+		r.Err, r.Reason = err, "ContainerCreating"
+		return
+	}
+	r.Err = s.changing(ctx, sc.Pod.UID, func() (err error) {
+		defer leave()
+		id := a.ID
+		if id == "" {
+			if id, err = s.create(ctx, sc, a); err != nil {
+				r.Reason = "CreateContainerError"
+				return err
+			}
+			s.Events.Event(sc.Pod, a.Name, v1.EventTypeNormal, "Created", "Container created")
+		}
+		if err = s.Runtime.StartContainer(ctx, id); err != nil {
+			r.Reason = "RunContainerError"
+			return err
+		}
+		s.Events.Event(sc.Pod, a.Name, v1.EventTypeNormal, "Started", "Container started")
+		return nil
+	})
+	if r.Err == nil {
+		return
+	}
+	if e, ok := errors.AsType[*criconfig.Error](r.Err); ok {
+		r.Reason, r.Message = e.Reason, e.Message
+	}
+	if ctx.Err() == nil {
+		s.Events.Event(sc.Pod, a.Name, v1.EventTypeWarning, "Failed", "Error: "+r.Err.Error())
+	}
+}
+
+func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err error) {
+	sandbox := sc.Observed.ReadySandbox()
+	if sandbox == nil || sandbox.ID != a.SandboxID {
+		return "", fmt.Errorf("create container: sandbox %s is not ready any more", a.SandboxID)
+	}
+	sandboxConfig, err := s.Configs.Sandbox(sc.Pod, sandbox.Attempt, sc.CgroupParent)
+	if err != nil {
+		return "", err
+	}
+	_, kind := podspec.FindContainer(sc.Pod, a.Name)
+	config, err := s.Configs.Container(ctx, criconfig.ContainerInput{
+		Pod: sc.Pod, Container: a.Container, Kind: kind, Attempt: a.Attempt, ImageRef: a.ImageRef,
+		PodIPs: s.PodIPs(sc.Pod, sandbox), Mounts: sc.Mounts, Sandbox: sandboxConfig,
+	})
+	if err != nil {
+		return "", err
+	}
+	if id, err = s.Runtime.CreateContainer(ctx, a.SandboxID, config, sandboxConfig); err != nil {
+		return "", err
+	}
+	if err := s.Logs.LinkLog(sc.Pod, a.Name, id, config.LogPath); err != nil {
+		s.Events.Event(sc.Pod, a.Name, v1.EventTypeWarning, "FailedLinkLog", err.Error())
+	}
+	return id, nil
+}
+
+func (s *Steps) stopContainer(ctx context.Context, sc Scene, a Action) error {
+	if a.Container != nil && !a.Again {
+		message := "Stopping container " + a.Container.Name
+		if a.Why != "" {
+			message = a.Why
+		}
+		s.Events.Event(sc.Pod, a.Container.Name, v1.EventTypeNormal, "Killing", message)
+	}
+	return s.changing(ctx, sc.Pod.UID, func() error { return s.Runtime.StopContainer(ctx, a.ID, a.Grace) })
+}

@@ -18,11 +18,11 @@ import (
 
 // Logs keeps the log directories of pods (package criconfig).
 type Logs interface {
-	// LinkLog makes the legacy link of a container's log, if there is to be
-	// one.
-	LinkLog(pod *v1.Pod, container, containerID, logPath string) error
+	// LinkLog makes the legacy link of a started container's log, if there is
+	// to be one.
+	LinkLog(criconfig.ContainerLog) error
 	// RemoveLogs removes a pod's log directory and its legacy links.
-	RemoveLogs(ctx context.Context, namespace, name string, uid types.UID) error
+	RemoveLogs(types.UID) error
 }
 
 // Steps performs actions at the rim.
@@ -110,7 +110,7 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 	case RemoveCgroup:
 		r.Err = s.Cgroups.RemovePod(ctx, sc.Pod.UID)
 	case RemoveLogs:
-		r.Err = s.Logs.RemoveLogs(ctx, sc.Pod.Namespace, sc.Pod.Name, sc.Pod.UID)
+		r.Err = s.Logs.RemoveLogs(sc.Pod.UID)
 	case DeleteObject:
 		r.Err = s.Statuses.DeleteObject(ctx, sc.Pod)
 	default:
@@ -220,7 +220,10 @@ func (s *Steps) startContainer(ctx context.Context, sc Scene, a Action, r *Resul
 			return err
 		}
 		s.Events.Event(sc.Pod, a.Name, v1.EventTypeNormal, "Started", "Container started")
-		return nil
+		return s.Logs.LinkLog(criconfig.ContainerLog{
+			Namespace: sc.Pod.Namespace, Pod: sc.Pod.Name, UID: sc.Pod.UID, Name: a.Name, ID: id,
+			LogPath: fmt.Sprintf("%s/%d.log", a.Name, a.Attempt),
+		})
 	})
 	if r.Err == nil {
 		return
@@ -252,9 +255,6 @@ func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err 
 	}
 	if id, err = s.Runtime.CreateContainer(ctx, a.SandboxID, config, sandboxConfig); err != nil {
 		return "", err
-	}
-	if err := s.Logs.LinkLog(sc.Pod, a.Name, id, config.LogPath); err != nil {
-		s.Events.Event(sc.Pod, a.Name, v1.EventTypeWarning, "FailedLinkLog", err.Error())
 	}
 	return id, nil
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,7 +16,8 @@ import (
 )
 
 // The machine that tests run on may lack CAP_SYS_RESOURCE; hence
-// restrict_oom_score_adj.
+// restrict_oom_score_adj. The second runtime is runc too: Debian 12's crun is
+// too old for the OCI version that containerd 2 writes.
 const containerdConfig2 = `version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -29,10 +32,8 @@ state = "/run/containerd"
   conf_dir = "` + CNIConf + `"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun]
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.other]
   runtime_type = "io.containerd.runc.v2"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun.options]
-  BinaryName = "/usr/bin/crun"
 `
 
 const containerdConfig1 = `version = 2
@@ -48,10 +49,8 @@ state = "/run/containerd"
   conf_dir = "` + CNIConf + `"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun]
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.other]
   runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun.options]
-  BinaryName = "/usr/bin/crun"
 `
 
 const cniConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [
@@ -94,6 +93,20 @@ func (n *Node) startRuntime(ctx context.Context, images []string) error {
 
 // RestoreCNI writes the ordinary network configuration.
 func (n *Node) RestoreCNI() error { return n.WriteFile(CNIConfFile, cniConfig, 0o644) }
+
+// InstallCNIPlugin makes a script of the machine a network plugin of the node
+// and lets it take the place of the bridge plugin; RestoreCNI undoes that.
+func (n *Node) InstallCNIPlugin(script string) error {
+	text, err := os.ReadFile(script)
+	if err != nil {
+		return fmt.Errorf("read CNI plugin: %w", err)
+	}
+	name := strings.TrimSuffix(filepath.Base(script), ".sh")
+	if err := n.WriteFile(filepath.Join(CNIBin, name), string(text), 0o755); err != nil {
+		return err
+	}
+	return n.WriteFile(CNIConfFile, strings.Replace(cniConfig, `"type": "bridge"`, `"type": "`+name+`"`, 1), 0o644)
+}
 
 // StartContainerd starts containerd (again) and waits until it answers.
 func (n *Node) StartContainerd(ctx context.Context) error {

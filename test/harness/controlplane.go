@@ -75,6 +75,8 @@ func (n *Node) startControlPlane(ctx context.Context) error {
 	if _, err := n.Start(Command{Name: "kube-controller-manager", Path: controlPlaneBinary("kube-controller-manager"), Args: []string{
 		"--kubeconfig=/etc/kubernetes/admin.conf", "--leader-elect=false",
 		"--root-ca-file=" + pkiDir + "/ca.crt", "--service-account-private-key-file=" + pkiDir + "/sa.key",
+		// A node on which tests put a taint keeps its other pods.
+		"--controllers=*,-taint-eviction-controller",
 		"--allocate-node-cidrs=false", "--kube-api-qps=200", "--kube-api-burst=400",
 	}}); err != nil {
 		return err

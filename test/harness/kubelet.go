@@ -91,6 +91,8 @@ func (k *Kubelet) config() *kubeletconfig.KubeletConfiguration {
 		FailCgroupV1:                ptr.To(false),
 		FailSwapOn:                  ptr.To(false),
 		ResolverConfig:              ptr.To("/etc/resolv.conf"),
+		ClusterDNS:                  []string{ClusterDNS},
+		ClusterDomain:               "cluster.local",
 		ReadOnlyPort:                10255,
 		Address:                     NodeIP,
 		ImageGCHighThresholdPercent: ptr.To[int32](100),

@@ -26,6 +26,9 @@ const (
 	podNet     = "10.70.1.0/24"
 	serviceNet = "10.96.0.0/16"
 
+	// ClusterDNS is the address that pods are told to ask; nothing answers there.
+	ClusterDNS = "10.96.0.10"
+
 	// ManifestDir is where the kubelet looks for static pods.
 	ManifestDir = "/etc/kubernetes/manifests"
 	// CNIConf is the folder of the network configuration.

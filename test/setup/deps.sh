@@ -7,7 +7,7 @@
 
 # program:package, so that only what is missing is asked for.
 NEEDED="
-containerd:containerd runc:runc crun:crun busybox:busybox-static etcd:etcd-server
+containerd:containerd runc:runc busybox:busybox-static etcd:etcd-server
 iptables:iptables conntrack:conntrack ip:iproute2 mount:mount
 socat:socat
 "

@@ -13,8 +13,10 @@
 //	agent cat FILE...               print files, then pause
 //	agent eat BYTES                 allocate and touch BYTES of memory, then pause
 //
-// Before the verb, "--record FILE" appends one line "start NAME" to FILE:
-// tests count real process starts with it, whatever anybody else believes.
+// Before the verb, "--record FILE" appends lines to FILE: "start NAME", "term
+// NAME" when SIGTERM comes, "end NAME" when the program ends by itself. NAME is
+// a variable of the environment. Tests count real process starts by it,
+// whatever anybody else believes.
 package main
 
 import (
@@ -33,10 +35,14 @@ import (
 
 func main() {
 	args := os.Args[1:]
+	note := func(string) {}
 	if len(args) >= 2 && args[0] == "--record" {
-		appendLine(args[1], "start "+os.Getenv("NAME"))
+		file := args[1]
+		note = func(what string) { appendLine(file, what+" "+os.Getenv("NAME")) }
+		note("start")
 		args = args[2:]
 	}
+	term := func() <-chan struct{} { return terms(note) }
 	if len(args) == 0 {
 		args = []string{"pause"}
 	}
@@ -62,9 +68,10 @@ func main() {
 			select {
 			case <-time.After(duration(args[1])):
 			case <-term():
-				os.Exit(0)
+				return
 			}
 		}
+		note("end")
 		os.Exit(code)
 	case "crash-once":
 		code, err := strconv.Atoi(arg(args, 0))
@@ -75,7 +82,7 @@ func main() {
 		}
 		<-term()
 	case "serve":
-		serve(arg(args, 0), arg(args, 1))
+		serve(arg(args, 0), arg(args, 1), term())
 	case "write":
 		appendLine(arg(args, 0), strings.Join(args[1:], " "))
 	case "wait-file":
@@ -109,17 +116,25 @@ func main() {
 	default:
 		check(fmt.Errorf("unknown verb %q", verb))
 	}
+	note("end")
 }
 
-// term reports SIGTERM and SIGINT. It must be called for PID 1 to end at
-// all: the kernel drops signals that the first process has no handler for.
-func term() <-chan os.Signal {
-	c := make(chan os.Signal, 4)
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT)
-	return c
+// terms reports each SIGTERM and SIGINT. Without it PID 1 would not end at all:
+// the kernel drops signals that the first process has no handler for.
+func terms(note func(string)) <-chan struct{} {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	out := make(chan struct{})
+	go func() {
+		for range signals {
+			note("term")
+			out <- struct{}{}
+		}
+	}()
+	return out
 }
 
-func serve(addr, dir string) {
+func serve(addr, dir string, term <-chan struct{}) {
 	mux := http.NewServeMux()
 	mux.Handle("/", http.FileServer(http.Dir(dir)))
 	mux.HandleFunc("/env", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, environment()) })
@@ -129,11 +144,13 @@ func serve(addr, dir string) {
 	})
 	server := &http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
-		<-term()
-		os.Exit(0)
+		<-term
+		server.Close()
 	}()
 	fmt.Println("serving", dir, "on", addr)
-	check(server.ListenAndServe())
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		check(err)
+	}
 }
 
 func environment() string {

@@ -74,12 +74,17 @@ func parseReference(s string) (reference, error) {
 	case s == "":
 		return r, errors.New("the name is empty")
 	case !domainPattern.MatchString(r.domain):
-		return r, fmt.Errorf("invalid registry %q", r.domain)
+		// The grammar lets what cannot be a host begin a path ("a_b.c/d").
+		if r.path = r.domain + "/" + r.path; !pathPattern.MatchString(r.path) {
+			return r, fmt.Errorf("invalid registry %q", r.domain)
+		}
+		r.domain = ""
 	case strings.ToLower(r.path) != r.path:
 		return r, fmt.Errorf("repository %q must be in lower case", r.path)
 	case !pathPattern.MatchString(r.path):
 		return r, fmt.Errorf("invalid repository %q", r.path)
-	case len(r.path) > maxName:
+	}
+	if len(r.path) > maxName {
 		return r, fmt.Errorf("the repository has more than %d characters", maxName)
 	}
 	return r, nil
@@ -104,7 +109,12 @@ func splitDomain(s string) (domain, path string) {
 }
 
 // repository is the full name without tag and digest.
-func (r reference) repository() string { return r.domain + "/" + r.path }
+func (r reference) repository() string {
+	if r.domain == "" {
+		return r.path
+	}
+	return r.domain + "/" + r.path
+}
 
 // pullName is the name as the user wrote it, with the default tag if there is
 // neither tag nor digest. Short names stay short: what they stand for is the

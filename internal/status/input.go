@@ -52,6 +52,9 @@ type Input struct {
 	// judged by its state alone: started and ready when it runs.
 	Probes map[string]ProbeResult
 
+	// RuntimeName is the scheme of container ids ("containerd").
+	RuntimeName string
+	// HostIPs of the node, primary first; empty while unknown.
 	HostIPs []string
 	Now     time.Time
 }

@@ -142,9 +142,12 @@ func TestRequestsToAHangingServerEnd(t *testing.T) {
 		}
 	})
 	for what, call := range map[string]func() error{
-		"get":   func() error { _, err := client.GetPod(t.Context(), "ns", "p"); return err },
-		"beat":  func() error { _, err := client.GetNode(t.Context(), "n"); return err },
-		"watch": func() error { _, err := client.watch(t.Context(), client.coreWatch, "pods", "", metav1.ListOptions{}); return err },
+		"get":  func() error { _, err := client.GetPod(t.Context(), "ns", "p"); return err },
+		"beat": func() error { _, err := client.GetNode(t.Context(), "n"); return err },
+		"watch": func() error {
+			_, err := client.watch(t.Context(), client.coreWatch, "pods", "", metav1.ListOptions{})
+			return err
+		},
 	} {
 		err := call()
 		if err == nil || !Unreachable(err) || !Retryable(err) {

@@ -9,7 +9,7 @@ import (
 
 // The clientset and the informers link every API group; see the package doc.
 func TestNoClientsetIsLinkedIn(t *testing.T) {
-	packages := []string{"kubelet/internal/apiclient"}
+	packages := []string{"kubelet/internal/apiclient", "kubelet/internal/node"}
 	if _, err := os.Stat("../../cmd/kubelet/main.go"); err == nil {
 		packages = append(packages, "kubelet/cmd/kubelet")
 	}

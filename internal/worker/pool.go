@@ -1,0 +1,391 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"kubelet/internal/admission"
+	"kubelet/internal/desired"
+	"kubelet/internal/explain"
+	"kubelet/internal/lifecycle"
+	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
+	"kubelet/internal/status"
+)
+
+// Desired is the table of wanted pods (package desired).
+type Desired interface {
+	Get(types.UID) (desired.Pod, bool)
+	List() []desired.Pod
+	Mirror(podspec.Name) *v1.Pod
+	SyncedC() <-chan struct{}
+	Forget(types.UID)
+}
+
+// Observed is the table of what the runtime has (package observed).
+type Observed interface {
+	Get(types.UID) observed.Pod
+	List() map[types.UID]observed.Pod
+	Synced() <-chan struct{}
+}
+
+// Admission judges pods one by one (package admission). Answers may come from
+// any goroutine, also before the call returns.
+type Admission interface {
+	SubmitAll([]admission.Request)
+	Forget(types.UID)
+}
+
+// Mirrors keeps the API objects of static pods (package status). Neither call
+// blocks.
+type Mirrors interface {
+	Ensure(static *v1.Pod)
+	// Remove takes the mirror away, unless another static pod has the name.
+	Remove(name podspec.Name, uid types.UID)
+}
+
+// References learns which objects the pods of this node refer to (package
+// apiclient).
+type References interface {
+	Register(*v1.Pod)
+	Unregister(types.UID)
+}
+
+// Doer performs actions; *lifecycle.Steps is one.
+type Doer interface {
+	Do(context.Context, lifecycle.Scene, lifecycle.Action) lifecycle.Result
+}
+
+// Config of a pool. Mirrors and References may be nil.
+type Config struct {
+	Desired    Desired
+	Observed   Observed
+	Admission  Admission
+	Steps      Doer
+	Volumes    interface{ BesideSandbox(*v1.Pod) bool }
+	Statuses   lifecycle.Statuses
+	Events     lifecycle.Events
+	Explain    *explain.Table
+	Mirrors    Mirrors
+	References References
+
+	// Leftovers lists pods of which something is on the node's disk or in
+	// its cgroup tree; it is asked once, when all sources have reported.
+	Leftovers func(context.Context) []types.UID
+	// Known says that a pod was accepted by an earlier run of the agent.
+	Known func(types.UID) bool
+	// HostIPs of the node, at most one of each family.
+	HostIPs func() []string
+	// RuntimeName is the prefix of container ids in statuses.
+	RuntimeName string
+	// MaxCrashDelay caps CrashLoopBackOff.
+	MaxCrashDelay time.Duration
+	// Now is the clock of the workers; nil for time.Now.
+	Now func() time.Time
+}
+
+// Pool has one worker for each pod that is wanted or of which anything is
+// left on the node.
+type Pool struct {
+	Config
+
+	mu      sync.Mutex
+	workers map[types.UID]*worker
+	// names says which worker holds a full name; queue, who waits for it.
+	names map[podspec.Name]types.UID
+	queue map[podspec.Name][]types.UID
+	// gone holds the UIDs that are finished while their source still lists
+	// them, so that they get no worker again.
+	gone    map[types.UID]bool
+	pending map[types.UID]bool
+	wake    chan struct{}
+	// left is signalled when a worker has left.
+	left chan struct{}
+	// spawn runs a step beside the worker; the simulation puts it off.
+	spawn func(func())
+}
+
+// New returns a pool; Run starts it. Wake may be called before.
+func New(config Config) *Pool {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	return &Pool{
+		Config:  config,
+		workers: map[types.UID]*worker{},
+		names:   map[podspec.Name]types.UID{},
+		queue:   map[podspec.Name][]types.UID{},
+		gone:    map[types.UID]bool{},
+		pending: map[types.UID]bool{},
+		wake:    make(chan struct{}, 1),
+		left:    make(chan struct{}, 1),
+		spawn:   func(step func()) { go step() },
+	}
+}
+
+// Wake tells the pod's worker, or makes one, that something about the pod
+// changed in a table. It never blocks.
+func (p *Pool) Wake(uid types.UID) {
+	p.mu.Lock()
+	w := p.workers[uid]
+	if w == nil {
+		p.pending[uid] = true
+	}
+	p.mu.Unlock()
+	if w != nil {
+		w.poke()
+		return
+	}
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// WakeVolumes tells the workers that an object that their volumes or
+// containers refer to has changed.
+func (p *Pool) WakeVolumes(uids []types.UID) {
+	for _, uid := range uids {
+		p.post(uid, func(w *worker) { w.mail.objects = true })
+	}
+}
+
+// Evict makes a pod end with that failure. The shorter of two grace periods
+// stays.
+func (p *Pool) Evict(uid types.UID, failure status.Failure, grace time.Duration) {
+	p.post(uid, func(w *worker) { w.mail.events = append(w.mail.events, Evicted{failure, grace}) })
+}
+
+func (p *Pool) post(uid types.UID, put func(*worker)) {
+	p.mu.Lock()
+	w := p.workers[uid]
+	p.mu.Unlock()
+	if w != nil {
+		w.post(put)
+	}
+}
+
+// States returns the phase of every worker, for metrics and health.
+func (p *Pool) States() map[types.UID]Phase {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	states := make(map[types.UID]Phase, len(p.workers))
+	for uid, w := range p.workers {
+		states[uid] = Phase(w.phase.Load())
+	}
+	return states
+}
+
+// WaitEmpty returns when no pod is left on the node.
+func (p *Pool) WaitEmpty(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		n := len(p.workers) + len(p.pending)
+		p.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-p.left:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %d pods to end: %w", n, ctx.Err())
+		}
+	}
+}
+
+// Run makes workers until ctx ends, and returns when they all have. Nothing
+// is started before the runtime was listed once, and nothing is taken for
+// unwanted before every source has reported once.
+func (p *Pool) Run(ctx context.Context) error {
+	select {
+	case <-p.Observed.Synced():
+	case <-ctx.Done():
+		return nil
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	synced, swept := p.Desired.SyncedC(), false
+	for {
+		for _, w := range p.hire(ctx, swept) {
+			running.Go(func() { w.run(ctx) })
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-synced:
+			// From now on, what no source wants is an orphan.
+			synced, swept = nil, true
+			p.sweep(ctx)
+		case <-p.wake:
+		}
+	}
+}
+
+// sweep queues everything that is on the node.
+func (p *Pool) sweep(ctx context.Context) {
+	uids := map[types.UID]bool{}
+	for uid := range p.Observed.List() {
+		uids[uid] = true
+	}
+	for _, uid := range p.Leftovers(ctx) {
+		uids[uid] = true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for uid := range uids {
+		if p.workers[uid] == nil {
+			p.pending[uid] = true
+		}
+	}
+}
+
+// hire makes workers for the pending pods: those that run already first, then
+// the oldest first, which is the order in which admission hears of them.
+func (p *Pool) hire(ctx context.Context, orphans bool) (batch []*worker) {
+	p.mu.Lock()
+	pending := p.pending
+	p.pending = map[types.UID]bool{}
+	p.mu.Unlock()
+	for uid := range pending {
+		if w := p.newWorker(ctx, uid, orphans); w != nil {
+			batch = append(batch, w)
+		}
+	}
+	if len(batch) == 0 {
+		p.signalLeft()
+	}
+	slices.SortFunc(batch, seniority)
+	var requests []admission.Request
+	p.mu.Lock()
+	for _, w := range batch {
+		p.workers[w.uid] = w
+	}
+	p.mu.Unlock()
+	for _, w := range batch {
+		if r, ok := w.claim(); ok {
+			requests = append(requests, r)
+		}
+	}
+	if len(requests) > 0 {
+		p.Admission.SubmitAll(requests)
+	}
+	return batch
+}
+
+func seniority(a, b *worker) int {
+	if a.runs != b.runs {
+		if a.runs {
+			return -1
+		}
+		return 1
+	}
+	if c := a.pod.CreationTimestamp.Time.Compare(b.pod.CreationTimestamp.Time); c != 0 {
+		return c
+	}
+	if a.uid < b.uid {
+		return -1
+	}
+	return 1
+}
+
+// newWorker returns a worker if the pod needs one: it is wanted, or the
+// source dropped it, or (once all sources have reported) something of it is
+// left that nobody wants.
+func (p *Pool) newWorker(ctx context.Context, uid types.UID, orphans bool) *worker {
+	have := p.Observed.Get(uid)
+	d, wanted := p.Desired.Get(uid)
+	p.mu.Lock()
+	busy, finished := p.workers[uid] != nil, p.gone[uid]
+	if finished && (!wanted || d.Removed) {
+		delete(p.gone, uid)
+	}
+	p.mu.Unlock()
+	if busy {
+		return nil
+	}
+	if finished && have.Empty() {
+		if wanted && d.Removed {
+			// May bring the pod back at once, if its source wants it again.
+			p.Desired.Forget(uid)
+		}
+		return nil
+	}
+	switch {
+	case wanted && !finished:
+		return newWorker(ctx, p, uid, d.Pod, have)
+	case orphans:
+		klog.FromContext(ctx).Info("Pod is on the node and not wanted, ending it", "podUID", uid,
+			"pod", klog.KRef(have.Namespace, have.Name))
+		return newWorker(ctx, p, uid, orphan(uid, have), have)
+	default:
+		return nil
+	}
+}
+
+// orphan is what can be known of a pod of which only its remains are left.
+func orphan(uid types.UID, have observed.Pod) *v1.Pod {
+	return &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{UID: uid, Name: have.Name, Namespace: have.Namespace},
+		Spec:       v1.PodSpec{RestartPolicy: v1.RestartPolicyNever},
+	}
+}
+
+func (p *Pool) signalLeft() {
+	select {
+	case p.left <- struct{}{}:
+	default:
+	}
+}
+
+// take gives the full name to a worker if it is free, else queues it.
+func (p *Pool) take(name podspec.Name, uid types.UID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	holder, held := p.names[name]
+	if held && holder != uid {
+		if !slices.Contains(p.queue[name], uid) {
+			p.queue[name] = append(p.queue[name], uid)
+		}
+		return false
+	}
+	p.names[name] = uid
+	return true
+}
+
+// holder returns the UID of the pod that has the full name.
+func (p *Pool) holder(name podspec.Name) types.UID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.names[name]
+}
+
+// leave ends a worker: its full name goes to the next, and its tombstone away.
+func (p *Pool) leave(w *worker) {
+	name := podspec.FullName(w.pod)
+	p.mu.Lock()
+	delete(p.workers, w.uid)
+	p.gone[w.uid] = true
+	next := p.queue[name]
+	if p.names[name] == w.uid {
+		delete(p.names, name)
+		delete(p.queue, name)
+	}
+	p.mu.Unlock()
+	for _, uid := range next {
+		if uid != w.uid {
+			p.Wake(uid)
+		}
+	}
+	p.signalLeft()
+	// Looks once more: what is not listed any more is forgotten, and what a
+	// late answer of the runtime brought into being gets a worker.
+	p.Wake(w.uid)
+}

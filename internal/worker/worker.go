@@ -1,0 +1,427 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"kubelet/internal/admission"
+	"kubelet/internal/explain"
+	"kubelet/internal/lifecycle"
+	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
+	"kubelet/internal/status"
+	"kubelet/internal/volume"
+)
+
+// worker is one pod's. Only its own goroutine touches the fields below mail,
+// except before run.
+type worker struct {
+	pool *Pool
+	uid  types.UID
+	wake chan struct{}
+	// phase mirrors state.Phase for readers.
+	phase atomic.Int32
+
+	mu   sync.Mutex
+	mail mail
+
+	ctx     context.Context // carries the logger; ends with the agent
+	pod     *v1.Pod
+	runs    bool      // containers ran when the worker was made
+	arrived time.Time // when the worker was made
+	ending  time.Time // when Terminating began
+	state   State
+	// verdict of an admission that waits.
+	verdict  admission.Verdict
+	history  lifecycle.History
+	mounts   volume.Mounts
+	cgroup   string
+	previous v1.PodStatus
+	starts   rim
+	stops    rim
+	// The versions of pod that mirrors and references know.
+	mirrored, registered *v1.Pod
+	steps                sync.WaitGroup
+}
+
+// mail is what arrived since the last turn. Tables are not in it: the latest
+// snapshot is read at each turn.
+type mail struct {
+	events  []Event
+	results []lifecycle.Result
+	objects bool
+}
+
+// rim is the context of a group of actions that can be cancelled together.
+type rim struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func newRim(ctx context.Context) rim {
+	ctx, cancel := context.WithCancel(ctx)
+	return rim{ctx, cancel}
+}
+
+func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have observed.Pod) *worker {
+	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", uid)
+	ctx = klog.NewContext(ctx, logger)
+	w := &worker{
+		pool: p, uid: uid, ctx: ctx, pod: pod, previous: pod.Status, arrived: p.Now(),
+		runs:   have.Running() > 0,
+		wake:   make(chan struct{}, 1),
+		starts: newRim(ctx), stops: newRim(ctx),
+	}
+	if podspec.IsStatic(pod) {
+		// What an earlier run of the agent told of it stands in its mirror.
+		mirror := p.Desired.Mirror(podspec.FullName(pod))
+		if mirror != nil && !podspec.IsTerminalPhase(mirror.Status.Phase) &&
+			mirror.Annotations[podspec.MirrorAnnotation] == pod.Annotations[podspec.HashAnnotation] {
+			w.previous = mirror.Status
+		}
+	}
+	return w
+}
+
+func (w *worker) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) post(put func(*worker)) {
+	w.mu.Lock()
+	put(w)
+	w.mu.Unlock()
+	w.poke()
+}
+
+// claim tries to get the pod's full name and returns what admission is to be
+// asked then.
+func (w *worker) claim() (admission.Request, bool) {
+	if w.state.Claimed || w.state.Phase != Waiting || !w.pool.take(podspec.FullName(w.pod), w.uid) {
+		return admission.Request{}, false
+	}
+	have := w.pool.Observed.Get(w.uid)
+	accepted := !have.Empty() || w.pool.Known(w.uid) || (!podspec.IsStatic(w.pod) && w.pod.Status.StartTime != nil)
+	var commands []Command
+	w.state, commands = Step(w.state, Claimed{Accepted: accepted})
+	if len(commands) == 0 || podspec.IsTerminalPhase(w.pod.Status.Phase) {
+		return admission.Request{}, false
+	}
+	return admission.Request{
+		Pod: w.pod, Running: w.runs, Accepted: accepted,
+		Answer: func(v admission.Verdict) {
+			w.post(func(w *worker) { w.mail.events = append(w.mail.events, Judged{v}) })
+		},
+	}, true
+}
+
+// run takes turns until the pod is gone or ctx ends. A clean end of the agent
+// leaves everything as it is.
+func (w *worker) run(ctx context.Context) {
+	defer w.steps.Wait()
+	defer func() {
+		w.starts.cancel()
+		w.stops.cancel()
+	}()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		next := w.turn()
+		if w.state.Phase == Gone {
+			return
+		}
+		if next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(max(next.Sub(w.pool.Now()), 0))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// turn reads everything that is known, decides, tells and begins what is to be
+// done. It returns when to turn again if nothing happens before.
+func (w *worker) turn() (next time.Time) {
+	now := w.pool.Now()
+	// Results first, then the table: a step's result is posted after the
+	// table has what the step did.
+	w.receive(now)
+	have := w.pool.Observed.Get(w.uid)
+	w.readDesired()
+	if !w.state.Claimed && w.state.Phase == Waiting {
+		if r, ok := w.claim(); ok {
+			w.pool.Admission.SubmitAll([]admission.Request{r})
+		}
+	}
+	out := w.plan(have, now)
+	if w.state.Phase == Gone {
+		return time.Time{}
+	}
+	w.register()
+	w.publish(have, out, now)
+	w.begin(have, out, now)
+	return out.Wake
+}
+
+// receive takes the mail.
+func (w *worker) receive(now time.Time) {
+	w.mu.Lock()
+	mail := w.mail
+	w.mail = struct {
+		events  []Event
+		results []lifecycle.Result
+		objects bool
+	}{}
+	w.mu.Unlock()
+	for _, r := range mail.results {
+		w.end(r, now)
+	}
+	for _, e := range mail.events {
+		if j, ok := e.(Judged); ok {
+			w.verdict = j.Verdict
+		}
+		w.step(e)
+	}
+	if mail.objects {
+		w.history.Dirty(lifecycle.Key{Kind: lifecycle.Mount})
+		w.history.Wake(lifecycle.Mount, lifecycle.StartContainer)
+	}
+}
+
+// end notes the result of a step.
+func (w *worker) end(r lifecycle.Result, now time.Time) {
+	logger := klog.FromContext(w.ctx)
+	w.history.End(r, now)
+	switch {
+	case r.Err == nil && r.Kind == lifecycle.Prepare:
+		w.cgroup = r.CgroupParent
+	case r.Err == nil && r.Kind == lifecycle.Mount:
+		w.mounts = r.Mounts
+	case r.Err != nil && errors.Is(r.Err, context.Canceled):
+		// Taken back by us: what is still wanted is asked for at once.
+		w.history.Wake(r.Kind)
+	case r.Err != nil:
+		logger.Error(r.Err, "Step of pod failed", "step", r.Key.String(),
+			"unknown", r.Unknown, "retryAt", w.history.Steps[r.Key].RetryAt)
+	default:
+		logger.V(3).Info("Step of pod done", "step", r.Key.String())
+	}
+}
+
+// readDesired turns the newest spec into events.
+func (w *worker) readDesired() {
+	d, wanted := w.pool.Desired.Get(w.uid)
+	if wanted {
+		w.pod = d.Pod
+	}
+	grace := podspec.Grace(w.pod)
+	switch {
+	case !wanted || d.Removed:
+		w.step(Removed{grace})
+	case w.pod.DeletionTimestamp != nil:
+		w.step(Deleted{grace})
+	case podspec.IsTerminalPhase(w.pod.Status.Phase) && !podspec.IsStatic(w.pod):
+		w.step(Ended{grace})
+	}
+}
+
+// step lets the state machine take one event.
+func (w *worker) step(e Event) {
+	before := w.state.Phase
+	var commands []Command
+	w.state, commands = Step(w.state, e)
+	for _, c := range commands {
+		switch c {
+		case CancelStarts:
+			w.starts.cancel()
+		case CancelStops:
+			w.stops.cancel()
+			w.stops = newRim(w.ctx)
+		case Leave:
+			w.leave()
+		}
+	}
+	if w.state.Phase == before {
+		return
+	}
+	w.phase.Store(int32(w.state.Phase))
+	klog.FromContext(w.ctx).V(2).Info("Pod changed phase", "from", before.String(), "to", w.state.Phase.String(),
+		"event", fmt.Sprintf("%T", e))
+	if w.state.Phase == Starting && before == Waiting {
+		w.warnOfFields()
+	}
+	if w.state.Phase == Terminated {
+		w.pool.Admission.Forget(w.uid)
+	}
+	if w.state.Phase == Terminating {
+		w.ending = w.pool.Now()
+	}
+}
+
+// plan asks for the next actions, and again for as long as what the plan saw
+// moves the state machine on.
+func (w *worker) plan(have observed.Pod, now time.Time) lifecycle.Output {
+	for {
+		in := lifecycle.Input{
+			Now: now, Pod: w.pod, Observed: have, History: w.history,
+			MaxCrashDelay: w.pool.MaxCrashDelay,
+			Grace:         w.state.Grace, Since: w.ending, Why: w.state.Why,
+			Delete: w.state.Deleted && !w.state.Removed,
+			Gone:   w.state.Removed,
+			Silent: w.state.Removed,
+		}
+		if w.previous.StartTime != nil {
+			in.StartTime = w.previous.StartTime.Time
+		}
+		switch w.state.Phase {
+		case Waiting:
+			return lifecycle.Output{Explain: w.explainWaiting()}
+		case Starting, Running:
+			in.Mode = lifecycle.Run
+			if len(have.Sandboxes) == 0 && !w.history.Steps[lifecycle.Key{Kind: lifecycle.Mount}].Mounted {
+				in.BesideSandbox = w.pool.Volumes.BesideSandbox(w.pod)
+			}
+		case Terminating:
+			in.Mode = lifecycle.Terminate
+		case Terminated:
+			in.Mode = lifecycle.Finish
+		case Gone:
+			return lifecycle.Output{}
+		}
+		out := lifecycle.Plan(in)
+		before := w.state.Phase
+		grace := podspec.Grace(w.pod)
+		switch {
+		case out.DeadlineExceeded:
+			w.step(DeadlineExceeded{grace})
+		case out.Ended:
+			w.step(Ended{grace})
+		case out.Stopped:
+			w.step(Stopped{})
+		case out.Clean:
+			w.step(Clean{})
+		case out.Started:
+			w.step(Started{})
+		case in.Mode == lifecycle.Run && have.ReadySandbox() == nil:
+			w.step(SandboxLost{})
+		}
+		if w.state.Phase == before || (before == Starting && w.state.Phase == Running) ||
+			(before == Running && w.state.Phase == Starting) {
+			return out
+		}
+	}
+}
+
+func (w *worker) explainWaiting() explain.Entry {
+	if !w.state.Claimed {
+		holder := w.pool.holder(podspec.FullName(w.pod))
+		return explain.Entry{Stage: explain.Previous, Object: string(holder),
+			WaitsFor: "an older pod of the same name to be gone"}
+	}
+	e := explain.Entry{Stage: explain.Admission, WaitsFor: "its turn at admission"}
+	if w.verdict.Decision == admission.Wait && w.verdict.Message != "" {
+		e.Object, e.WaitsFor = w.verdict.Check, w.verdict.Message
+	}
+	return e
+}
+
+// register keeps the pod's references and its mirror true.
+func (w *worker) register() {
+	if w.registered != w.pod && w.state.Phase <= Running && w.pool.References != nil {
+		w.pool.References.Register(w.pod)
+		w.registered = w.pod
+	}
+	if w.pool.Mirrors == nil || !podspec.IsStatic(w.pod) {
+		return
+	}
+	switch {
+	case w.state.Removed:
+		w.pool.Mirrors.Remove(podspec.FullName(w.pod), w.uid)
+	case w.state.Claimed && w.mirrored != w.pod:
+		w.mirrored = w.pod
+		w.pool.Mirrors.Ensure(w.pod)
+	}
+}
+
+// publish tells what the pod's state is.
+func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time) {
+	entry := out.Explain
+	entry.UID, entry.Namespace, entry.Name = w.uid, w.pod.Namespace, w.pod.Name
+	entry.Since = now
+	if w.state.Failure != nil && w.state.Phase >= Terminating && entry.LastError == "" {
+		entry.LastError = w.state.Failure.Reason + ": " + w.state.Failure.Message
+	}
+	w.pool.Explain.Set(entry)
+	w.warnOfBackOff(out)
+	// Of a pod that is gone nobody can be told, and a static pod's mirror
+	// still belongs to the pod that has the name.
+	if w.state.Removed || (!w.state.Claimed && podspec.IsStatic(w.pod)) {
+		return
+	}
+	ran := have.ReadySandbox() != nil && have.Running() > 0
+	w.previous = status.Generate(status.Input{
+		Pod: w.pod, Previous: w.previous, Observed: have,
+		Waiting: out.Waiting, Failure: w.state.Failure,
+		Ended:        w.state.Phase >= Terminated,
+		Terminating:  w.state.Phase == Terminating,
+		VolumesReady: ran || w.history.Steps[lifecycle.Key{Kind: lifecycle.Mount}].Mounted,
+		Explanation:  explain.Line(entry, now),
+		RuntimeName:  w.pool.RuntimeName,
+		HostIPs:      w.pool.HostIPs(),
+		Now:          now,
+	})
+	w.pool.Statuses.Publish(w.pod, w.previous)
+}
+
+// begin starts the actions of a plan, each in a goroutine of its own that
+// posts the result.
+func (w *worker) begin(have observed.Pod, out lifecycle.Output, now time.Time) {
+	for name, crash := range out.Crashes {
+		if w.history.Crashes == nil {
+			w.history.Crashes = map[string]lifecycle.CrashBackoff{}
+		}
+		w.history.Crashes[name] = crash
+	}
+	scene := lifecycle.Scene{Pod: w.pod, Observed: have, Mounts: w.mounts, CgroupParent: w.cgroup, Since: w.arrived}
+	for _, a := range out.Actions {
+		w.history.Begin(a, now)
+		ctx := w.stops.ctx
+		switch a.Kind {
+		case lifecycle.Prepare, lifecycle.Mount, lifecycle.RunSandbox, lifecycle.PullImage, lifecycle.StartContainer:
+			ctx = w.starts.ctx
+		}
+		w.steps.Add(1)
+		w.pool.spawn(func() {
+			defer w.steps.Done()
+			r := w.pool.Steps.Do(ctx, scene, a)
+			w.post(func(w *worker) { w.mail.results = append(w.mail.results, r) })
+		})
+	}
+}
+
+// leave ends the worker's part in everything.
+func (w *worker) leave() {
+	if w.pool.References != nil {
+		w.pool.References.Unregister(w.uid)
+	}
+	w.pool.Statuses.Forget(w.uid)
+	w.pool.Admission.Forget(w.uid)
+	w.pool.Explain.Delete(w.uid)
+	w.pool.leave(w)
+}

@@ -122,8 +122,8 @@ func TestRestartPolicies(t *testing.T) {
 	for _, tt := range tests {
 		createText(t, ns, agentPod(tt.name, tt.args, "restartPolicy: "+tt.policy))
 	}
-	createText(t, ns, agentPod("onfailure-once", []string{"crash-once", "4", "/shared/crashed"}, "restartPolicy: OnFailure",
-		"  volumeMounts: [{name: shared, mountPath: /shared}]", "volumes: [{name: shared, emptyDir: {}}]"))
+	createText(t, ns, agentPod("onfailure-once", []string{"crash-once", "4", "/shared/crashed"},
+		"  volumeMounts: [{name: shared, mountPath: /shared}]", "restartPolicy: OnFailure", "volumes: [{name: shared, emptyDir: {}}]"))
 	createText(t, ns, agentPod("always", []string{"exit", "5"}))
 	for _, tt := range tests {
 		pod := waitPhase(t, ns, tt.name, tt.phase)

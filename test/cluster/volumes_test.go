@@ -60,14 +60,8 @@ func TestVolumeContents(t *testing.T) {
 		}
 	}
 	// Secrets never touch a disk.
-	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", kubelet.Process().Pid()))
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, name := range []string{"kubernetes.io~secret/secret", "kubernetes.io~projected/token", "kubernetes.io~empty-dir/memory"} {
-		if !slices.ContainsFunc(lines(string(mounts)), func(line string) bool {
-			return strings.Contains(line, string(pod.UID)+"/volumes/"+name+" ") && strings.Contains(line, " - tmpfs ")
-		}) {
+		if options := tmpfs(t, pod, name); options == "" {
 			t.Errorf("volume %s is not on a tmpfs", name)
 		}
 	}
@@ -287,10 +281,25 @@ func TestEmptyDir(t *testing.T) {
 		}
 		return err
 	})
-	mounts := fetch(t, pod, "/proc/self/mountinfo")
-	if !slices.ContainsFunc(lines(mounts), func(line string) bool {
-		return strings.Contains(line, " /memory ") && strings.Contains(line, "- tmpfs ") && strings.Contains(line, "size=8192k")
-	}) {
-		t.Errorf("/memory is no tmpfs of 8 MiB:\n%s", mounts)
+	if options := tmpfs(t, pod, "kubernetes.io~empty-dir/memory"); !strings.Contains(options, "size=8192k") {
+		t.Errorf("the volume in memory is mounted with %q, want a size of 8 MiB", options)
 	}
+}
+
+// tmpfs returns the mount options of a pod's volume, or nothing if it is not
+// on a tmpfs of its own.
+func tmpfs(t *testing.T, pod *v1.Pod, volume string) string {
+	t.Helper()
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", kubelet.Process().Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range lines(string(mounts)) {
+		if strings.Contains(line, string(pod.UID)+"/volumes/"+volume+" ") {
+			if _, options, ok := strings.Cut(line, " - tmpfs "); ok {
+				return options
+			}
+		}
+	}
+	return ""
 }

@@ -21,8 +21,12 @@ func Until(ctx context.Context, timeout time.Duration, what string, check func(c
 	start := time.Now()
 	ticker := time.NewTicker(30 * time.Millisecond)
 	defer ticker.Stop()
+	var last error
 	for {
 		err := check(ctx)
+		if ctx.Err() == nil || last == nil {
+			last = err // what it says once time is up is only that
+		}
 		var stop permanent
 		switch {
 		case err == nil:
@@ -32,7 +36,7 @@ func Until(ctx context.Context, timeout time.Duration, what string, check func(c
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waited %s for %s; last: %w", since(start), what, err)
+			return fmt.Errorf("waited %s for %s; last: %w", since(start), what, last)
 		case <-ticker.C:
 		}
 	}

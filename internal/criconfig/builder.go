@@ -30,7 +30,7 @@ type Services interface {
 // RuntimeClasses resolves the name of a RuntimeClass. A class that does not
 // exist is an error for which apierrors.IsNotFound is true.
 type RuntimeClasses interface {
-	Handler(ctx context.Context, class string) (handler string, err error)
+	RuntimeClass(ctx context.Context, class string) (handler string, err error)
 }
 
 // Images tells which user an image is made to run as: a numeric id, or else a
@@ -187,7 +187,7 @@ func (b *Builder) RuntimeHandler(ctx context.Context, pod *v1.Pod) (string, erro
 	if b.RuntimeClasses == nil {
 		return "", sandboxErrorf("runtimeClassName %q needs an API server, and this node has none; remove the field", *class)
 	}
-	handler, err := b.RuntimeClasses.Handler(ctx, *class)
+	handler, err := b.RuntimeClasses.RuntimeClass(ctx, *class)
 	if isNotFound(err) {
 		return "", sandboxErrorf("RuntimeClass %q does not exist; create it or change runtimeClassName", *class)
 	}

@@ -64,7 +64,7 @@ func (c *cluster) Services(ns string) (list []*v1.Service, synced bool) {
 	return list, !c.unsynced
 }
 
-func (c *cluster) Handler(_ context.Context, class string) (string, error) {
+func (c *cluster) RuntimeClass(_ context.Context, class string) (string, error) {
 	if class == "gvisor" {
 		return "runsc", nil
 	}

@@ -3,7 +3,6 @@ package status
 import (
 	"cmp"
 	"slices"
-	"unicode/utf8"
 
 	v1 "k8s.io/api/core/v1"
 
@@ -210,27 +209,27 @@ func (g *generator) fromPrevious(c *v1.Container, kind podspec.Kind, old *v1.Con
 	if old != nil {
 		s = *old
 	}
+	const gone = "The container is gone from the runtime; it was running when it was last seen"
 	switch {
 	case s.State.Terminated != nil:
-	case s.State.Running != nil && (g.Ended || g.Terminating):
-		s.State = lost("The container is gone from the runtime; it was running when it was last seen")
-	case s.State.Running != nil:
-		// It will be started again, so it waits. That it ran must not be
-		// lost, or the pod would go back to Pending.
-		s.RestartCount++
-		s.LastTerminationState = lost("The container is gone from the runtime; it was running when it was last seen")
-		s.LastTerminationState.Terminated.ContainerID = s.ContainerID
-		s.State = g.defaultWaiting()
-	default:
-		s.State = g.defaultWaiting()
-	}
-	if kind == podspec.Init && !podspec.IsSidecar(c) && s.State.Terminated == nil && g.regularCreated() {
+	case kind == podspec.Init && !podspec.IsSidecar(c) && g.regularCreated() && (s.State.Running != nil || !everStarted(&s)):
 		// Regular containers exist only once all init containers have ended
 		// well; the record was collected.
 		s.State = v1.ContainerState{Terminated: &v1.ContainerStateTerminated{
 			Reason:  reasonCompleted,
 			Message: "The container is gone from the runtime; it has completed, for the pod's containers were started after it",
 		}}
+	case s.State.Running != nil && (g.Ended || g.Terminating):
+		s.State = lost(gone)
+	case s.State.Running != nil:
+		// It will be started again, so it waits. That it ran must not be
+		// lost, or the pod would go back to Pending.
+		s.RestartCount++
+		s.LastTerminationState = lost(gone)
+		s.LastTerminationState.Terminated.ContainerID = s.ContainerID
+		s.State = g.defaultWaiting()
+	default:
+		s.State = g.defaultWaiting()
 	}
 	return s
 }
@@ -261,17 +260,10 @@ func (g *generator) defaultWaiting() v1.ContainerState {
 func (g *generator) containerID(r *observed.Container) string { return g.RuntimeName + "://" + r.ID }
 
 // cutMessage cuts a termination message to the container's part of what a pod
-// may have, between characters.
+// may have.
 func (g *generator) cutMessage(message string) string {
 	n := len(g.Pod.Spec.Containers) + len(g.Pod.Spec.InitContainers) + len(g.Pod.Spec.EphemeralContainers)
-	limit := maxTerminationMessages / max(n, 1)
-	if len(message) <= limit {
-		return message
-	}
-	for limit > 0 && !utf8.RuneStart(message[limit]) {
-		limit--
-	}
-	return message[:limit]
+	return cut(message, maxTerminationMessages/max(n, 1))
 }
 
 // concludeContainers gives the containers of a pod that has ended a final

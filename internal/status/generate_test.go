@@ -234,3 +234,16 @@ func change(t *testing.T, from, to v1.PodStatus) []byte {
 	}
 	return body
 }
+
+func BenchmarkGenerate(b *testing.B) {
+	pod := &v1.Pod{}
+	pod.Spec.Containers = []v1.Container{{Name: "app"}, {Name: "b"}}
+	s := step{Sandboxes: []sandboxStep{{ID: "s", IPs: []string{"10.0.0.1"}}},
+		Containers: []containerStep{{Name: "app", ID: "1", State: "running"}, {Name: "b", ID: "2", State: "running"}}}
+	in := Input{Pod: pod, Observed: s.observed(), VolumesReady: true, RuntimeName: "containerd", HostIPs: []string{"10.1.0.1"}, Now: start}
+	in.Previous = Generate(in)
+	b.ReportAllocs()
+	for b.Loop() {
+		Generate(in)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -149,3 +150,6 @@ func (n *Node) StartContainerd(ctx context.Context) error {
 
 // KillContainerd ends containerd with SIGKILL; its containers stay.
 func (n *Node) KillContainerd() { n.containerd.Kill() }
+
+// SignalContainerd signals containerd itself; SIGSTOP makes every call hang.
+func (n *Node) SignalContainerd(s syscall.Signal) error { return n.containerd.Signal(s) }

@@ -169,6 +169,21 @@ func starts(name string) int {
 	return n
 }
 
+// startedOnce waits until a recording pod has started, which is a moment after
+// the runtime calls it running, and fails if it did so more than once.
+func startedOnce(t *testing.T, name string) {
+	t.Helper()
+	until(t, name+" to record its start", func(context.Context) error {
+		if starts(name) == 0 {
+			return fmt.Errorf("record: %q", record(name))
+		}
+		return nil
+	})
+	if n := starts(name); n != 1 {
+		t.Errorf("%s was started %d times", name, n)
+	}
+}
+
 // restart ends the kubelet, does what is to be done meanwhile, and starts it.
 func restart(t *testing.T, end func(), meanwhile func()) {
 	t.Helper()

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Installs what node and cluster tests need and this machine lacks: Debian
 # packages, containerd 2.4.2 (built from its Go module), the test images.
-#   deps.sh           all of that
-#   deps.sh packages  only the Debian packages
+#   deps.sh                                   all of that
+#   deps.sh [packages] [containerd] [images]  some of it
 . "$(dirname "$0")/lib.sh"
 
 # program:package, so that only what is missing is asked for.
@@ -63,7 +63,11 @@ images() {
 }
 
 command -v go >/dev/null || die "go is missing: install Go 1.26 or newer from https://go.dev/dl"
-with_lock packages packages
-[ "${1:-all}" = packages ] && exit 0
-with_lock containerd containerd2
-with_lock images images
+for part in ${*:-packages containerd images}; do
+  case $part in
+    packages) with_lock packages packages ;;
+    containerd) with_lock containerd containerd2 ;;
+    images) with_lock images images ;;
+    *) die "unknown part: $part" ;;
+  esac
+done

@@ -79,6 +79,9 @@ type Config struct {
 	// SingleProcessOOMKill leaves memory.oom.group off (cgroup v2).
 	SingleProcessOOMKill bool
 	Swap                 Swap
+	// SELinux says that the node has it enabled, so that mounts may have to
+	// be relabelled for the container.
+	SELinux bool
 	// SeccompDefault makes RuntimeDefault the profile of containers that name
 	// none.
 	SeccompDefault bool

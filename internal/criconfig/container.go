@@ -18,7 +18,8 @@ import (
 // Container returns the config of one container. It writes the files that the
 // container mounts and makes its log directory. Asked twice for the same
 // attempt it gives the same config; the termination message starts empty each
-// time, so it must not be asked again once the container was created.
+// time, so it must not be asked again once the container was created. It is
+// asked for one container of a pod at a time.
 //
 // What somebody has to mend in the pod, or in an object it refers to, is an
 // *Error.

@@ -167,7 +167,7 @@ func input(c *cluster, container *v1.Container, kind podspec.Kind) ContainerInpu
 		in.PodIPs = []string{"10.70.0.2"}
 	}
 	for _, v := range c.pod.Spec.Volumes {
-		in.Mounts[v.Name] = volume.Mount{Path: "/vol/" + v.Name, ReadOnly: v.Secret != nil}
+		in.Mounts[v.Name] = volume.Mount{Path: "/vol/" + v.Name, ReadOnly: v.Secret != nil, SELinuxRelabel: v.EmptyDir != nil}
 	}
 	return in
 }
@@ -182,6 +182,7 @@ func TestGolden(t *testing.T) {
 			must(t, err)
 			c := load(t, content)
 			b := node(t, c)
+			b.SELinux = name == "full"
 			sandbox, err := b.Sandbox(c.pod, 2, "/kubepods/pod"+string(c.pod.UID))
 			must(t, err)
 			golden(t, b, strings.TrimSuffix(file, ".yaml")+".sandbox.golden", message(t, sandbox), c.events)

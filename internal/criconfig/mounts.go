@@ -42,7 +42,7 @@ func (b *Builder) mounts(in ContainerInput, handler string) ([]*runtimeapi.Mount
 		mounts = append(mounts, &runtimeapi.Mount{
 			ContainerPath:  containerHosts,
 			HostPath:       files.Path("etc-hosts"),
-			SelinuxRelabel: true,
+			SelinuxRelabel: b.SELinux,
 		})
 	}
 	if c.TerminationMessagePath != "" {
@@ -53,7 +53,7 @@ func (b *Builder) mounts(in ContainerInput, handler string) ([]*runtimeapi.Mount
 		mounts = append(mounts, &runtimeapi.Mount{
 			ContainerPath:  rooted(c.TerminationMessagePath),
 			HostPath:       files.Path(name),
-			SelinuxRelabel: true,
+			SelinuxRelabel: b.SELinux,
 		})
 	}
 	return mounts, nil
@@ -83,7 +83,7 @@ func (b *Builder) mount(in ContainerInput, m *v1.VolumeMount, handler string) (*
 		HostPath:          volume.Path,
 		Readonly:          m.ReadOnly || volume.ReadOnly,
 		RecursiveReadOnly: recursive,
-		SelinuxRelabel:    volume.SELinuxRelabel,
+		SelinuxRelabel:    volume.SELinuxRelabel && b.SELinux,
 		Propagation:       propagation,
 	}, nil
 }

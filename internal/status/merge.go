@@ -126,3 +126,17 @@ func revives(old, now *v1.ContainerStatus) bool {
 	}
 	return now.State.Waiting == nil || now.LastTerminationState.Terminated == nil
 }
+
+// Previous is the status to go on from when this kubelet knows none of the
+// pod, as after its start: the API object's. A static pod has its mirror's,
+// if that shows this very pod; but a final one there belongs to an earlier
+// life, for the manifest asks for the pod again. mirror may be nil.
+func Previous(pod, mirror *v1.Pod) v1.PodStatus {
+	if !podspec.IsStatic(pod) {
+		return pod.Status
+	}
+	if mirror == nil || !mirrors(mirror, pod) || podspec.IsTerminalPhase(mirror.Status.Phase) {
+		return v1.PodStatus{}
+	}
+	return mirror.Status
+}

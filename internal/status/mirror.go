@@ -189,7 +189,7 @@ func (m *Mirrors) reconcile(ctx context.Context, name podspec.Name) time.Duratio
 func (m *Mirrors) step(ctx context.Context, name podspec.Name, want, have *v1.Pod, complete bool) error {
 	if have != nil {
 		switch {
-		case want != nil && m.fits(want, have):
+		case want != nil && mirrors(have, want):
 			return nil
 		case want == nil && !complete:
 			return nil // its static pod may yet be told of
@@ -205,10 +205,10 @@ func (m *Mirrors) step(ctx context.Context, name podspec.Name, want, have *v1.Po
 	return m.create(ctx, name, want)
 }
 
-// fits says whether the mirror shows the static pod. One that somebody is
-// deleting does not: nothing would ever finish that deletion.
-func (m *Mirrors) fits(want, have *v1.Pod) bool {
-	return have.DeletionTimestamp == nil && have.Annotations[podspec.MirrorAnnotation] == hash(want)
+// mirrors says whether the API object shows the static pod. One that somebody
+// is deleting does not: nothing else would ever finish that deletion.
+func mirrors(object, static *v1.Pod) bool {
+	return object.DeletionTimestamp == nil && object.Annotations[podspec.MirrorAnnotation] == hash(static)
 }
 
 func hash(static *v1.Pod) string { return static.Annotations[podspec.HashAnnotation] }
@@ -239,7 +239,7 @@ func (m *Mirrors) create(ctx context.Context, name podspec.Name, want *v1.Pod) e
 		return fmt.Errorf("create mirror pod: a pod of that name exists that mirrors no static pod of this node")
 	}
 	m.learn(name, existing)
-	if !m.fits(want, existing) {
+	if !mirrors(existing, want) {
 		m.poke(name) // to be replaced
 	}
 	return nil

@@ -39,7 +39,7 @@ func (w *Writer) write(ctx context.Context, uid types.UID) time.Duration {
 
 	if t.mirror {
 		mirror := w.config.Mirror(podspec.FullName(pod))
-		if mirror == nil || mirror.DeletionTimestamp != nil {
+		if mirror == nil || !mirrors(mirror, pod) {
 			// Observe brings it on when there is one.
 			return w.finish(uid, e, func() time.Duration { e.object = nil; return 0 })
 		}

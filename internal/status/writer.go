@@ -56,8 +56,8 @@ type Writer struct {
 
 	mu      sync.Mutex
 	pods    map[types.UID]*entry
-	statics map[podspec.Name]types.UID // of the static pods among them
-	away    bool                       // an attempt got no answer since the last success
+	statics map[mirrored]types.UID // of the static pods among them
+	away    bool                   // an attempt got no answer since the last success
 }
 
 // entry is one pod. Its statuses are shared and never changed in place.
@@ -82,6 +82,17 @@ type entry struct {
 	writing  bool
 	seen     *v1.Pod
 	failures int
+}
+
+// mirrored is what a mirror pod tells of its static pod. The name alone does
+// not do: a static pod may be ending while the next one has it already.
+type mirrored struct {
+	name podspec.Name
+	hash string
+}
+
+func mirroredBy(mirror *v1.Pod) mirrored {
+	return mirrored{podspec.FullName(mirror), mirror.Annotations[podspec.MirrorAnnotation]}
 }
 
 type object struct {
@@ -110,7 +121,7 @@ func NewWriter(config WriterConfig) (*Writer, error) {
 	w := &Writer{
 		config:  config,
 		pods:    map[types.UID]*entry{},
-		statics: map[podspec.Name]types.UID{},
+		statics: map[mirrored]types.UID{},
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kubelet_pod_status_sync_duration_seconds",
 			Help:    "Time from the first unwritten change of a pod's status to its acceptance by the API server, in seconds.",
@@ -136,7 +147,7 @@ func (w *Writer) Publish(pod *v1.Pod, status v1.PodStatus) {
 		e = &entry{changed: make(chan struct{}), pod: pod}
 		w.pods[pod.UID] = e
 		if podspec.IsStatic(pod) {
-			w.statics[podspec.FullName(pod)] = pod.UID
+			w.statics[mirrored{podspec.FullName(pod), hash(pod)}] = pod.UID
 		}
 	} else {
 		var violations []string
@@ -166,7 +177,7 @@ func (w *Writer) Observe(pod *v1.Pod) {
 	defer w.mu.Unlock()
 	uid := pod.UID
 	if podspec.IsMirror(pod) {
-		uid = w.statics[podspec.FullName(pod)]
+		uid = w.statics[mirroredBy(pod)]
 	}
 	if e := w.pods[uid]; e != nil {
 		w.learn(e, pod)
@@ -180,7 +191,7 @@ func (w *Writer) ObserveDeleted(pod *v1.Pod) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if podspec.IsMirror(pod) {
-		if e := w.pods[w.statics[podspec.FullName(pod)]]; e != nil && e.object != nil && e.object.uid == pod.UID {
+		if e := w.pods[w.statics[mirroredBy(pod)]]; e != nil && e.object != nil && e.object.uid == pod.UID {
 			e.object = nil
 		}
 		return
@@ -281,8 +292,8 @@ func (w *Writer) Forget(uid types.UID) {
 		return
 	}
 	delete(w.pods, uid)
-	if name := podspec.FullName(e.pod); w.statics[name] == uid {
-		delete(w.statics, name)
+	if podspec.IsStatic(e.pod) {
+		delete(w.statics, mirrored{podspec.FullName(e.pod), hash(e.pod)})
 	}
 	e.gone = true
 	w.announce(e)

@@ -397,6 +397,12 @@ func TestStaticPodsWriteToTheirMirror(t *testing.T) {
 		w.Observe(mirror("m1"))
 		synctest.Wait()
 		wantCalls(t, a, "patch etcd")
+		old := staticPod("etcd", "h0") // is being ended, and has no mirror any more
+		w.Publish(old, ended(v1.PodFailed, 1))
+		w.Forget("h0")
+		w.Publish(pod, running(0))
+		synctest.Wait()
+		wantCalls(t, a)
 		if got := a.get("default", "etcd").Status.Phase; got != v1.PodRunning {
 			t.Errorf("the mirror has phase %s", got)
 		}
@@ -501,5 +507,27 @@ func BenchmarkPublishUnchanged(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		w.Publish(pod, status)
+	}
+}
+
+func TestPrevious(t *testing.T) {
+	pod := staticPod("etcd", "h1")
+	mirror := pod.DeepCopy()
+	mirror.Annotations[podspec.MirrorAnnotation] = "h1"
+	mirror.Status = running(2)
+	if got := Previous(pod, mirror); got.Phase != v1.PodRunning {
+		t.Errorf("phase %q", got.Phase)
+	}
+	if got := Previous(apiPod("web", "u"), nil); got.Phase != v1.PodPending {
+		t.Errorf("phase %q", got.Phase)
+	}
+	other := mirror.DeepCopy()
+	other.Annotations[podspec.MirrorAnnotation] = "h0"
+	final := mirror.DeepCopy()
+	final.Status.Phase = v1.PodFailed
+	for name, m := range map[string]*v1.Pod{"of another manifest": other, "final": final, "none": nil} {
+		if got := Previous(pod, m); got.Phase != "" {
+			t.Errorf("%s: phase %q", name, got.Phase)
+		}
 	}
 }

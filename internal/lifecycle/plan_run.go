@@ -410,8 +410,12 @@ func (p *planner) removeDead(sandbox *observed.Sandbox) {
 // or will not be started again.
 func (p *planner) allStarted(sandbox *observed.Sandbox) bool {
 	for i := range p.Pod.Spec.Containers {
-		c := p.Observed.Latest(p.Pod.Spec.Containers[i].Name)
+		spec := &p.Pod.Spec.Containers[i]
+		c := p.Observed.Latest(spec.Name)
 		if c == nil || c.StartedAt.IsZero() {
+			return false
+		}
+		if c.SandboxID != sandbox.ID && (c.State != observed.Exited || restarts(p.Pod, spec, podspec.Regular, c)) {
 			return false
 		}
 	}

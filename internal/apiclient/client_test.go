@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/rest"
 )
 
@@ -95,6 +96,19 @@ func TestStatusPatchCarriesTheUIDAndIsCounted(t *testing.T) {
 	expect(t, "metrics", names, []string{"rest_client_request_duration_seconds", "rest_client_requests_total"})
 	if _, err := client.PatchPodStatus(t.Context(), "ns", "web", "uid-1", []byte(`not JSON`)); err == nil {
 		t.Error("a patch that is not JSON was sent")
+	}
+}
+
+func TestAPatchForAnotherPodOfTheNameIsAConflict(t *testing.T) {
+	client := serve(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+		status := apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, "web", field.ErrorList{
+			field.Invalid(field.NewPath("metadata", "uid"), "uid-1", "field is immutable"),
+		}).Status()
+		answer(t, w, r, 422, &status)
+	})
+	_, err := client.PatchPodStatus(t.Context(), "ns", "web", "uid-1", []byte(`{"status":{}}`))
+	if !apierrors.IsConflict(err) || Retryable(err) {
+		t.Errorf("error is %v", err)
 	}
 }
 

@@ -126,10 +126,12 @@ func (s *source) cut() {
 	}
 }
 
-func (s *source) setFail(err error) {
+func (s *source) setFail(err error) { s.do(func() { s.fail = err }) }
+
+func (s *source) do(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fail = err
+	f()
 }
 
 func (s *source) sent() []string {
@@ -311,10 +313,7 @@ func TestLastKnownIsServedWhileTheServerIsAway(t *testing.T) {
 		if n := len(s.sent()); n > 250 {
 			t.Errorf("%d requests in an hour without a server: no back-off", n)
 		}
-		s.lag = true
 		s.put("a", "2") // written while no watch was open
-		s.lag = false
-		s.cache["a"] = s.store["a"]
 		s.setFail(nil)
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -346,7 +345,7 @@ func TestErrorsReachThoseWhoWait(t *testing.T) {
 		}
 	})
 	inBubble(t, func(t *testing.T, s *source, o *Objects, w *wakes) {
-		s.hang = true
+		s.do(func() { s.hang = true })
 		o.Register(podWith("p", "a"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -359,7 +358,7 @@ func TestErrorsReachThoseWhoWait(t *testing.T) {
 func TestAStaleWatchCacheDoesNotTurnTimeBack(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *source, o *Objects, w *wakes) {
 		s.put("a", "old")
-		s.lag = true
+		s.do(func() { s.lag = true })
 		s.put("a", "new") // the watch cache still has "old"
 		o.Register(podWith("p", "a"))
 		time.Sleep(2 * time.Second)
@@ -370,22 +369,22 @@ func TestAStaleWatchCacheDoesNotTurnTimeBack(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *source, o *Objects, w *wakes) {
 		// Deleted between reading and watching: no event tells of it.
 		s.put("a", "1")
-		delete(s.cache, "a")
+		s.do(func() { delete(s.cache, "a") })
 		o.Register(podWith("p", "a"))
 		synctest.Wait()
 		expect(t, "content", content(t, o, "a"), "1")
-		delete(s.store, "a")
+		s.do(func() { delete(s.store, "a") })
 		time.Sleep(firstEventWait)
 		synctest.Wait()
 		expect(t, "content after a second", content(t, o, "a"), "(not found)")
 	})
 	inBubble(t, func(t *testing.T, s *source, o *Objects, w *wakes) {
 		// etcd restored from a backup: versions begin anew.
-		s.version = 1000
+		s.do(func() { s.version = 1000 })
 		s.put("a", "before")
 		o.Register(podWith("p", "a"))
 		synctest.Wait()
-		s.version = 10
+		s.do(func() { s.version = 10 })
 		s.put("a", "restored")
 		synctest.Wait()
 		expect(t, "content", content(t, o, "a"), "restored")

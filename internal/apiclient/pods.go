@@ -3,9 +3,11 @@ package apiclient
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -54,8 +56,8 @@ func (c *Client) DeletePod(ctx context.Context, namespace, name string, opts met
 }
 
 // PatchPodStatus applies a strategic merge patch to the status subresource.
-// The UID goes into the patch as a precondition: the server answers Conflict
-// if another pod has taken the name.
+// The UID goes into the patch as a precondition: if another pod has taken the
+// name, the error is Conflict.
 func (c *Client) PatchPodStatus(ctx context.Context, namespace, name string, uid types.UID, patch []byte) (*v1.Pod, error) {
 	patch, err := withUID(patch, uid)
 	if err != nil {
@@ -64,7 +66,24 @@ func (c *Client) PatchPodStatus(ctx context.Context, namespace, name string, uid
 	pod := &v1.Pod{}
 	err = c.do(ctx, c.core.Patch(types.StrategicMergePatchType).Namespace(namespace).Resource("pods").
 		Name(name).SubResource("status").Body(patch), pod)
+	if apierrors.IsInvalid(err) && isAboutUID(err) {
+		// How newer servers put it: an attempt to change the UID.
+		err = apierrors.NewConflict(v1.Resource("pods"), name, fmt.Errorf("the pod does not have the UID %s any longer: %w", uid, err))
+	}
 	return pod, err
+}
+
+func isAboutUID(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	for _, cause := range status.Status().Details.Causes {
+		if cause.Field == "metadata.uid" {
+			return true
+		}
+	}
+	return false
 }
 
 // withUID sets metadata.uid in a patch.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -194,15 +195,15 @@ func TestTooManyRequestsAreTurnedAway(t *testing.T) {
 func TestALogThatCannotBeWrittenIsUnhealthy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		flushes := 0
-		check := newLogCheck(func() { flushes++; <-release })
+		var flushes atomic.Int32
+		check := newLogCheck(func() { flushes.Add(1); <-release })
 		for range 3 {
 			if err := check.check(); err == nil {
 				t.Error("healthy while the log is stuck")
 			}
 		}
-		if flushes != 1 {
-			t.Errorf("%d flushes wait, want one", flushes)
+		if n := flushes.Load(); n != 1 {
+			t.Errorf("%d flushes wait, want one", n)
 		}
 		close(release)
 		time.Sleep(time.Millisecond)

@@ -627,7 +627,7 @@ func TestNothingHappens(t *testing.T) {
 				n.runPod(fmt.Sprintf("pod-%d", i), "app")
 			}
 		})
-		time.Sleep(time.Minute)
+		time.Sleep(65 * time.Second) // between two lists
 		before := n.r.Counts()
 		n.mu.Lock()
 		clear(n.changes)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,20 +25,22 @@ import (
 type bench struct {
 	t       *testing.T
 	queue   *Queue
-	node    *v1.Node // nil for unknown
+	node    atomic.Pointer[v1.Node] // nil for unknown
 	answers []string
 }
 
 func start(t *testing.T, change func(*Config)) *bench {
-	b := &bench{t: t, node: defaultNode()}
-	b.node.Status.Allocatable[v1.ResourcePods] = resource.MustParse("10")
+	b := &bench{t: t}
+	node := defaultNode()
+	node.Status.Allocatable[v1.ResourcePods] = resource.MustParse("10")
+	b.node.Store(node)
 	checks, err := Chain(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := Config{
 		Checks:     checks,
-		Node:       func() (*v1.Node, bool) { return b.node, b.node != nil },
+		Node:       func() (*v1.Node, bool) { n := b.node.Load(); return n, n != nil },
 		Registerer: prometheus.NewRegistry(),
 	}
 	if change != nil {
@@ -116,12 +119,12 @@ func TestOrder(t *testing.T) {
 func TestAcceptedIsNeverJudgedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, nil)
-		b.node = nil // and not even a node is needed
+		b.node.Store(nil) // and not even a node is needed
 		r := b.request(pod("a", "64", 1))
 		r.Accepted = true
 		b.queue.Submit(r)
 		b.expect("a accept")
-		b.node = defaultNode()
+		b.node.Store(defaultNode())
 		b.queue.Recheck()
 		b.queue.Update(r.Pod)
 		b.expect()
@@ -136,13 +139,13 @@ func TestAcceptedIsNeverJudgedAgain(t *testing.T) {
 func TestWaitsForNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, nil)
-		node := b.node
-		b.node = nil
+		node := b.node.Load()
+		b.node.Store(nil)
 		b.queue.SubmitAll([]Request{b.request(pod("b", "1", 1)), b.request(pod("a", "1", 2))})
 		b.expect("a wait InvalidNodeInfo", "b wait InvalidNodeInfo")
 		b.queue.Recheck() // still unknown: nothing new to say
 		b.expect()
-		b.node = node
+		b.node.Store(node)
 		b.queue.Recheck()
 		b.expect("a accept", "b accept")
 	})
@@ -195,12 +198,12 @@ func TestStaticPodsDoNotWaitForOtherSources(t *testing.T) {
 func TestForgottenPodIsNotAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, nil)
-		node := b.node
-		b.node = nil
+		node := b.node.Load()
+		b.node.Store(nil)
 		b.queue.Submit(b.request(pod("a", "1", 1)))
 		b.expect("a wait InvalidNodeInfo")
 		b.queue.Forget("a")
-		b.node = node
+		b.node.Store(node)
 		b.queue.Recheck()
 		b.expect()
 	})

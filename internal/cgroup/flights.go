@@ -27,8 +27,9 @@ func (g *flights) do(ctx context.Context, key string, f func() error) error {
 	}
 	result := make(chan error, 1)
 	go func() {
-		defer g.release(key, landed)
-		result <- f()
+		err := f()
+		g.release(key, landed)
+		result <- err
 	}()
 	select {
 	case err := <-result:

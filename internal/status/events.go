@@ -26,11 +26,12 @@ type EventClient interface {
 	PatchEvent(ctx context.Context, namespace, name string, patch []byte) (*v1.Event, error)
 }
 
-// EventsConfig says what a Recorder is made of.
-type EventsConfig struct {
+// RecorderConfig says what a Recorder is made of.
+type RecorderConfig struct {
 	// Client is nil in standalone mode: events are logged and remembered.
-	Client   EventClient
-	NodeName string
+	Client EventClient
+	// Node is the node's name.
+	Node string
 	// Queue bounds the events that wait to be written; 1000 if 0. What comes
 	// when it is full is dropped: events are best effort.
 	Queue int
@@ -44,7 +45,7 @@ type EventsConfig struct {
 // object, similar ones are combined, and an object that has too many gets no
 // more for a while, all as client-go's recorder does it for every component.
 type Recorder struct {
-	config  EventsConfig
+	config  RecorderConfig
 	queue   chan *v1.Event
 	dropped prometheus.Counter
 
@@ -75,9 +76,9 @@ const (
 )
 
 // NewRecorder returns a recorder. Events are written while Run runs.
-func NewRecorder(config EventsConfig) (*Recorder, error) {
-	if config.NodeName == "" {
-		return nil, errors.New("new event recorder: NodeName is empty")
+func NewRecorder(config RecorderConfig) (*Recorder, error) {
+	if config.Node == "" {
+		return nil, errors.New("new event recorder: Node is empty")
 	}
 	if config.Queue <= 0 {
 		config.Queue = 1000
@@ -115,7 +116,7 @@ func (r *Recorder) Event(pod *v1.Pod, container, eventType, reason, message stri
 func (r *Recorder) NodeEvent(eventType, reason, message string) {
 	// Events about nodes carry the node's name as UID, in all components.
 	r.record(v1.ObjectReference{
-		Kind: "Node", APIVersion: "v1", Name: r.config.NodeName, UID: types.UID(r.config.NodeName),
+		Kind: "Node", APIVersion: "v1", Name: r.config.Node, UID: types.UID(r.config.Node),
 	}, "", eventType, reason, message)
 }
 
@@ -156,9 +157,9 @@ func (r *Recorder) record(about v1.ObjectReference, container, eventType, reason
 		Reason:              reason,
 		Message:             message,
 		Type:                eventType,
-		Source:              v1.EventSource{Component: eventComponent, Host: r.config.NodeName},
+		Source:              v1.EventSource{Component: eventComponent, Host: r.config.Node},
 		ReportingController: eventComponent,
-		ReportingInstance:   r.config.NodeName,
+		ReportingInstance:   r.config.Node,
 		FirstTimestamp:      stamp,
 		LastTimestamp:       stamp,
 		Count:               1,

@@ -26,12 +26,11 @@ type EventClient interface {
 	PatchEvent(ctx context.Context, namespace, name string, patch []byte) (*v1.Event, error)
 }
 
-// RecorderConfig says what a Recorder is made of.
-type RecorderConfig struct {
+// EventsConfig says what a Recorder is made of.
+type EventsConfig struct {
 	// Client is nil in standalone mode: events are logged and remembered.
-	Client EventClient
-	// Node is the node's name.
-	Node string
+	Client   EventClient
+	NodeName string
 	// Queue bounds the events that wait to be written; 1000 if 0. What comes
 	// when it is full is dropped: events are best effort.
 	Queue int
@@ -45,7 +44,7 @@ type RecorderConfig struct {
 // object, similar ones are combined, and an object that has too many gets no
 // more for a while, all as client-go's recorder does it for every component.
 type Recorder struct {
-	config  RecorderConfig
+	config  EventsConfig
 	queue   chan *v1.Event
 	dropped prometheus.Counter
 
@@ -76,9 +75,9 @@ const (
 )
 
 // NewRecorder returns a recorder. Events are written while Run runs.
-func NewRecorder(config RecorderConfig) (*Recorder, error) {
-	if config.Node == "" {
-		return nil, errors.New("new event recorder: Node is empty")
+func NewRecorder(config EventsConfig) (*Recorder, error) {
+	if config.NodeName == "" {
+		return nil, errors.New("new event recorder: NodeName is empty")
 	}
 	if config.Queue <= 0 {
 		config.Queue = 1000
@@ -116,7 +115,7 @@ func (r *Recorder) Event(pod *v1.Pod, container, eventType, reason, message stri
 func (r *Recorder) NodeEvent(eventType, reason, message string) {
 	// Events about nodes carry the node's name as UID, in all components.
 	r.record(v1.ObjectReference{
-		Kind: "Node", APIVersion: "v1", Name: r.config.Node, UID: types.UID(r.config.Node),
+		Kind: "Node", APIVersion: "v1", Name: r.config.NodeName, UID: types.UID(r.config.NodeName),
 	}, "", eventType, reason, message)
 }
 
@@ -157,9 +156,9 @@ func (r *Recorder) record(about v1.ObjectReference, container, eventType, reason
 		Reason:              reason,
 		Message:             message,
 		Type:                eventType,
-		Source:              v1.EventSource{Component: eventComponent, Host: r.config.Node},
+		Source:              v1.EventSource{Component: eventComponent, Host: r.config.NodeName},
 		ReportingController: eventComponent,
-		ReportingInstance:   r.config.Node,
+		ReportingInstance:   r.config.NodeName,
 		FirstTimestamp:      stamp,
 		LastTimestamp:       stamp,
 		Count:               1,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -22,7 +23,10 @@ var errKilled = errors.New("killed")
 func killAt(r *volume.Reconciler, n int) (killed *bool) {
 	killed = new(bool)
 	left := n
+	var mu sync.Mutex // volumes are mounted side by side
 	r.SetFault(func(verb, path string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if left == 0 || *killed {
 			*killed = true
 			return errKilled

@@ -121,19 +121,33 @@ type node struct {
 }
 
 func newNode(t testing.TB) *node {
-	base := t.TempDir()
-	n := &node{
-		t:    t,
-		base: base,
-		root: filepath.Join(base, "kubelet"),
-		api:  &api{configMaps: map[string]*v1.ConfigMap{}, secrets: map[string]*v1.Secret{}, token: "token"},
-	}
+	n := nodeAt(t, tempDir(t))
 	t.Cleanup(func() {
 		for _, m := range n.mounts() {
 			_ = unix.Unmount(m.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		}
 	})
 	return n
+}
+
+func nodeAt(t testing.TB, base string) *node {
+	return &node{
+		t:    t,
+		base: base,
+		root: filepath.Join(base, "kubelet"),
+		api:  &api{configMaps: map[string]*v1.ConfigMap{}, secrets: map[string]*v1.Secret{}, token: "token"},
+	}
+}
+
+// tempDir is a directory in memory if there is such a place: these tests make
+// and remove thousands of files.
+func tempDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "volume-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return dir
 }
 
 // mounts returns what is mounted below the node's base.

@@ -116,10 +116,14 @@ func (m *Maker) mountTmpfs(ctx context.Context, spec volume.Spec, bytes int64) e
 		if err == nil || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) {
 			return err
 		}
-		m.noNoswap.Store(true)
+	}
+	if err := mount("tmpfs", spec.Dir, options); err != nil {
+		return err
+	}
+	if !m.noNoswap.Swap(true) {
 		klog.FromContext(ctx).Info("The kernel does not know the tmpfs option noswap; what is kept in memory can be swapped out")
 	}
-	return mount("tmpfs", spec.Dir, options)
+	return nil
 }
 
 func join(a, b string) string {

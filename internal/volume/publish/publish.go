@@ -24,10 +24,18 @@ import (
 	"kubelet/internal/volume/ownership"
 )
 
-// updateWait bounds how long a volume that holds content already waits for a
-// newer one: a pod that runs is not kept from restarting a container because
-// the API server is away.
-const updateWait = 3 * time.Second
+// maxUpdateWait bounds how long a volume that holds content already waits for
+// newer: a pod that runs is not kept from restarting a container because the
+// API server is away.
+const maxUpdateWait = 3 * time.Second
+
+// updateWait leaves time, within the caller's, to say that the content is old.
+func updateWait(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(maxUpdateWait, time.Until(deadline)/2)
+	}
+	return maxUpdateWait
+}
 
 // Gather collects the files of a volume. refresh is when to call it again
 // even if no object changed; zero for never.
@@ -42,7 +50,7 @@ func Files(ctx context.Context, maker *backing.Maker, spec volume.Spec, wanted b
 	gatherCtx := ctx
 	if older {
 		var cancel context.CancelFunc
-		gatherCtx, cancel = context.WithTimeout(ctx, updateWait)
+		gatherCtx, cancel = context.WithTimeout(ctx, updateWait(ctx))
 		defer cancel()
 	}
 	payload, refresh, err := gather(gatherCtx)

@@ -26,8 +26,8 @@ type EventClient interface {
 	PatchEvent(ctx context.Context, namespace, name string, patch []byte) (*v1.Event, error)
 }
 
-// EventsConfig says what a Recorder is made of.
-type EventsConfig struct {
+// RecorderConfig says what a Recorder is made of.
+type RecorderConfig struct {
 	// Client is nil in standalone mode: events are logged and remembered.
 	Client   EventClient
 	NodeName string
@@ -44,7 +44,7 @@ type EventsConfig struct {
 // object, similar ones are combined, and an object that has too many gets no
 // more for a while, all as client-go's recorder does it for every component.
 type Recorder struct {
-	config  EventsConfig
+	config  RecorderConfig
 	queue   chan *v1.Event
 	dropped prometheus.Counter
 
@@ -75,7 +75,7 @@ const (
 )
 
 // NewRecorder returns a recorder. Events are written while Run runs.
-func NewRecorder(config EventsConfig) (*Recorder, error) {
+func NewRecorder(config RecorderConfig) (*Recorder, error) {
 	if config.NodeName == "" {
 		return nil, errors.New("new event recorder: NodeName is empty")
 	}

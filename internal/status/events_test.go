@@ -13,7 +13,7 @@ import (
 
 func newTestRecorder(t *testing.T, a *api) *Recorder {
 	t.Helper()
-	config := EventsConfig{NodeName: "n1", Queue: 20, Remember: 5}
+	config := RecorderConfig{NodeName: "n1", Queue: 20, Remember: 5}
 	if a != nil {
 		config.Client = a
 	}

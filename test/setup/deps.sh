@@ -1,8 +1,8 @@
 #!/bin/bash
 # Installs what node and cluster tests need and this machine lacks: Debian
 # packages, containerd 2.4.2 (built from its Go module), the test images.
-#   deps.sh                                   all of that
-#   deps.sh [packages] [containerd] [images]  some of it
+#   deps.sh  all of that
+#   deps.sh [packages] [containerd] [images] [compiler]  some of it
 . "$(dirname "$0")/lib.sh"
 
 # program:package, so that only what is missing is asked for.
@@ -18,6 +18,14 @@ packages() {
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
   done
   [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
+  install "${missing[@]}"
+}
+
+# compiler: the race detector needs a C compiler.
+compiler() { command -v gcc >/dev/null || install gcc libc6-dev; }
+
+install() {
+  local missing=("$@")
   [ ${#missing[@]} = 0 ] && return
   need_root "installing ${missing[*]}"
   command -v apt-get >/dev/null || die "missing: ${missing[*]}; only Debian's apt-get is known here, install them yourself"
@@ -68,6 +76,7 @@ for part in ${*:-packages containerd images}; do
     packages) with_lock packages packages ;;
     containerd) with_lock containerd containerd2 ;;
     images) with_lock images images ;;
+    compiler) with_lock packages compiler ;;
     *) die "unknown part: $part" ;;
   esac
 done

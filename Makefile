@@ -1,0 +1,53 @@
+# Everything that is built or downloaded for tests is kept in KUBELET_CACHE,
+# ~/.cache/kubelet-dev by default, and reused.
+
+STAGES := test/stages.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test test-unit test-race test-root test-diff test-node test-cluster test-v2 fuzz lint setup clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/kubelet
+	@mkdir -p bin
+	go build -o bin/kubelet ./cmd/kubelet
+
+run: ## run a few sample pods on this machine, installing what is missing (root)
+	@hack/run.sh
+
+test: ## pass every test on a fresh machine, installing what is missing (root)
+	@$(STAGES) all
+
+test-unit: ## unit tests, layers and habits; seconds, no root
+	@$(STAGES) unit
+
+test-race: ## unit tests under the race detector
+	@$(STAGES) race
+
+test-root: ## unit tests that need root: mounts, cgroups, namespaces
+	@$(STAGES) root
+
+test-diff: ## compare defaults and verdicts with upstream's over a corpus
+	@$(STAGES) diff
+
+test-node: ## static pods on real containerd, 2.4 and 1.6 (root; CONTAINERD=2.4 for one)
+	@$(STAGES) node
+
+test-cluster: ## a real control plane, on containerd 2.4 and 1.6 (root; CONTAINERD=2.4 for one)
+	@$(STAGES) cluster
+
+test-v2: ## cgroup v2 and the systemd driver, in a virtual machine (root)
+	@$(STAGES) v2
+
+fuzz: ## fuzz each parser of outside bytes for FUZZTIME (10s)
+	@$(STAGES) fuzz
+
+lint: ## gofmt, go vet, shell syntax
+	@$(STAGES) lint
+
+setup: ## install and build all that the tests need, without testing (root)
+	@$(STAGES) setup
+
+clean: ## remove built files and the logs of failed tests (KUBELET_CACHE stays)
+	rm -rf bin "$${KUBELET_TEST_ARTIFACTS:-/tmp/kubelet-test}"

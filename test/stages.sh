@@ -1,0 +1,140 @@
+#!/bin/bash
+# The stages of `make test`, each by name, or "all" of them. All stages are
+# run even if one fails; the end says which did and what took how long.
+. "$(dirname "$0")/setup/lib.sh"
+cd "$ROOT"
+
+REPORT=$CACHE/report
+# go_test [-tests] ARGS...: go test with a readable report.
+go_test() {
+  local each=
+  if [ "$1" = -tests ]; then each=-tests; shift; fi
+  # The exit code is the report's, which fails when anything did.
+  { go test -json "$@" 2>&1 || true; } | "$REPORT" $each
+}
+
+prepare() { go build -o "$REPORT" ./test/report; }
+
+# The versions of containerd to test on.
+runtimes() { echo "${CONTAINERD:-2.4 1.6}"; }
+
+privileged() {
+  need_root "$1"
+  export KUBELET_TEST_PRIVILEGED=1
+}
+
+stage_setup() {
+  need_root setup
+  test/setup/deps.sh packages containerd images
+  test/setup/controlplane.sh
+  test/guest/setup.sh
+}
+
+stage_lint() {
+  local bad
+  bad=$(gofmt -l cmd internal test)
+  [ -z "$bad" ] || die "not formatted, run gofmt -w: $bad"
+  go vet ./...
+  local f
+  for f in hack/*.sh test/*.sh test/*/*.sh .ci/run; do bash -n "$f"; done
+}
+
+stage_unit() { go_test ./...; }
+
+stage_race() {
+  command -v gcc >/dev/null || test/setup/deps.sh compiler
+  CGO_ENABLED=1 go_test -race -p 2 ./internal/... ./cmd/...
+}
+
+stage_root() {
+  privileged "the stage root"
+  go_test -p 1 ./internal/... ./cmd/...
+}
+
+stage_diff() {
+  local dir rc=0
+  for dir in test/tooling/*diff; do
+    say "$dir"
+    (cd "$dir" && go_test ./...) || rc=1
+  done
+  return $rc
+}
+
+stage_node() {
+  privileged "the stage node"
+  test/setup/deps.sh
+  local v rc=0
+  for v in $(runtimes); do
+    say "node tests on containerd $v"
+    CONTAINERD=$v go_test -tests -count=1 -timeout 15m -parallel 6 ./test/node || rc=1
+  done
+  return $rc
+}
+
+stage_cluster() {
+  privileged "the stage cluster"
+  test/setup/deps.sh
+  test/setup/controlplane.sh
+  local v rc=0
+  for v in $(runtimes); do
+    say "cluster tests on containerd $v"
+    CONTAINERD=$v go_test -tests -count=1 -timeout 25m -parallel 8 ./test/cluster || rc=1
+  done
+  return $rc
+}
+
+stage_v2() {
+  need_root "the stage v2"
+  test/setup/deps.sh
+  test/guest/setup.sh
+  test/guest/test.sh
+}
+
+stage_fuzz() {
+  local pkg name
+  go list -f '{{.ImportPath}} {{.Dir}}' ./internal/... | while read -r pkg dir; do
+    { grep -hos '^func Fuzz[A-Za-z0-9_]*' "$dir"/*_test.go || true; } | sed 's/^func //' | while read -r name; do
+      say "$pkg $name"
+      go test -run '^$' -fuzz "^$name\$" -fuzztime "${FUZZTIME:-10s}" -parallel 2 "$pkg" </dev/null
+    done
+  done
+}
+
+# run STAGE: run it and keep time.
+SUMMARY=()
+FAILED=0
+run() {
+  local start=$SECONDS rc=0
+  printf '\n=== %s\n' "$1"
+  # Not in a condition: there, bash would go on after a failed command.
+  set +e
+  (set -e; "stage_$1")
+  rc=$?
+  set -e
+  local took=$((SECONDS - start))
+  if [ $rc = 0 ]; then
+    SUMMARY+=("$(printf 'ok    %-8s %4d s' "$1" $took)")
+  else
+    SUMMARY+=("$(printf 'FAIL  %-8s %4d s' "$1" $took)")
+    FAILED=$((FAILED + 1))
+  fi
+}
+
+case ${1:-} in
+  all) stages="setup lint unit race root diff node cluster v2" ;;
+  setup | lint | unit | race | root | diff | node | cluster | v2 | fuzz) stages=$1 ;;
+  *) die "usage: $0 all|setup|lint|unit|race|root|diff|node|cluster|v2|fuzz" ;;
+esac
+command -v go >/dev/null || die "go is missing: install Go 1.26 or newer from https://go.dev/dl"
+# Without root most of "all" would fail one by one; say so once.
+[ "$stages" != "${stages#* }" ] && need_root "make test"
+prepare
+for s in $stages; do run "$s"; done
+
+printf '\n'
+printf '%s\n' "${SUMMARY[@]}"
+if [ $FAILED != 0 ]; then
+  printf 'FAILED: %d of %d stages\n' $FAILED ${#SUMMARY[@]}
+  exit 1
+fi
+printf 'ok: %d stages in %d s\n' ${#SUMMARY[@]} $SECONDS

@@ -18,6 +18,7 @@ import (
 
 	"kubelet/internal/agent"
 	"kubelet/internal/config"
+	"kubelet/internal/explain"
 )
 
 const (
@@ -35,7 +36,12 @@ type command struct {
 
 // commands lists them.
 func commands() []command {
-	return []command{}
+	return []command{
+		{"explain", func(_ context.Context, args []string, stdout, stderr io.Writer) int {
+			return explain.Command(args, stdout, stderr)
+		}},
+		{"standalone", runStandalone},
+	}
 }
 
 func main() {

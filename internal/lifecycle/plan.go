@@ -34,8 +34,10 @@ type Input struct {
 
 	// BesideSandbox as told by Volumes.BesideSandbox.
 	BesideSandbox bool
-	// StartTime is the pod status's, from which activeDeadlineSeconds counts.
-	StartTime time.Time
+	// Status is what was last told of the pod. activeDeadlineSeconds counts
+	// from its start time, and restart counts go on from it when the runtime
+	// has lost its records.
+	Status v1.PodStatus
 	// MaxCrashDelay caps CrashLoopBackOff.
 	MaxCrashDelay time.Duration
 

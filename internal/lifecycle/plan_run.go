@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -46,10 +47,10 @@ func (p *planner) run() {
 
 func (p *planner) deadlineExceeded() bool {
 	seconds := p.Pod.Spec.ActiveDeadlineSeconds
-	if seconds == nil || p.StartTime.IsZero() {
+	if seconds == nil || p.Status.StartTime == nil {
 		return false
 	}
-	end := p.StartTime.Add(time.Duration(*seconds) * time.Second)
+	end := p.Status.StartTime.Add(time.Duration(*seconds) * time.Second)
 	p.out.DeadlineExceeded = !p.Now.Before(end)
 	p.wakeAt(end)
 	return p.out.DeadlineExceeded
@@ -315,8 +316,14 @@ func (p *planner) start(c *v1.Container, latest *observed.Container, sandbox *ob
 }
 
 // nextAttempt is one more than that of any container of the name, in whatever
-// sandbox: the runtime derives its own, unique names from it.
+// sandbox, since the runtime derives its own, unique names from it; and more
+// than the restart count that was told.
 func (p *planner) nextAttempt(name string) (next uint32) {
+	for _, told := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if told.Name == name && told.ContainerID != "" {
+			next = uint32(max(told.RestartCount, 0)) + 1
+		}
+	}
 	for i := range p.Observed.Containers {
 		if c := &p.Observed.Containers[i]; c.Name == name {
 			next = max(next, c.Attempt+1)

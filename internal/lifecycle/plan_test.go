@@ -13,6 +13,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kubelet/internal/observed"
 	"kubelet/internal/podspec"
@@ -78,7 +79,7 @@ func newStage(t *testing.T, words []string) *stage {
 	pod.Name, pod.Namespace, pod.UID = "p", "default", "u1"
 	began := time.Unix(0, 0).UTC()
 	st := &stage{began: began, pending: map[Key]Action{}}
-	st.in = Input{Now: began, Pod: pod, BesideSandbox: true, MaxCrashDelay: 5 * time.Minute, StartTime: began, Grace: 30 * time.Second}
+	st.in = Input{Now: began, Pod: pod, BesideSandbox: true, MaxCrashDelay: 5 * time.Minute, Status: v1.PodStatus{StartTime: &metav1.Time{Time: began}}, Grace: 30 * time.Second}
 	container := func(name string) v1.Container {
 		c := v1.Container{Name: name, Image: "img-" + name, ImagePullPolicy: v1.PullIfNotPresent}
 		if s, ok := strings.CutSuffix(name, "!"); ok {

@@ -191,7 +191,7 @@ func (s *simulation) list() {
 		pods = append(pods, s.api[uid].DeepCopy())
 	}
 	s.desired.Replace(podspec.SourceAPI, pods)
-	for uid := range s.unsent {
+	for _, uid := range slices.Sorted(maps.Keys(s.unsent)) {
 		s.send(uid)
 	}
 }

@@ -74,21 +74,13 @@ func newRim(ctx context.Context) rim {
 func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have observed.Pod) *worker {
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", uid)
 	ctx = klog.NewContext(ctx, logger)
-	w := &worker{
-		pool: p, uid: uid, ctx: ctx, pod: pod, previous: pod.Status, arrived: p.Now(),
+	return &worker{
+		pool: p, uid: uid, ctx: ctx, pod: pod, arrived: p.Now(),
 		runs:   have.Running() > 0,
 		wake:   make(chan struct{}, 1),
 		starts: newRim(ctx), stops: newRim(ctx),
+		previous: status.Previous(pod, p.Desired.Mirror(podspec.FullName(pod))),
 	}
-	if podspec.IsStatic(pod) {
-		// What an earlier run of the agent told of it stands in its mirror.
-		mirror := p.Desired.Mirror(podspec.FullName(pod))
-		if mirror != nil && !podspec.IsTerminalPhase(mirror.Status.Phase) &&
-			mirror.Annotations[podspec.MirrorAnnotation] == pod.Annotations[podspec.HashAnnotation] {
-			w.previous = mirror.Status
-		}
-	}
-	return w
 }
 
 func (w *worker) poke() {
@@ -280,14 +272,11 @@ func (w *worker) plan(have observed.Pod, now time.Time) lifecycle.Output {
 	for {
 		in := lifecycle.Input{
 			Now: now, Pod: w.pod, Observed: have, History: w.history,
-			MaxCrashDelay: w.pool.MaxCrashDelay,
-			Grace:         w.state.Grace, Since: w.ending, Why: w.state.Why,
+			MaxCrashDelay: w.pool.MaxCrashDelay, Status: w.previous,
+			Grace: w.state.Grace, Since: w.ending, Why: w.state.Why,
 			Delete: w.state.Deleted && !w.state.Removed,
 			Gone:   w.state.Removed,
 			Silent: w.state.Removed,
-		}
-		if w.previous.StartTime != nil {
-			in.StartTime = w.previous.StartTime.Time
 		}
 		switch w.state.Phase {
 		case Waiting:

@@ -1,0 +1,265 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/component-base/version"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+
+	"kubelet/internal/apiclient"
+	"kubelet/internal/cgroup"
+	"kubelet/internal/config"
+	"kubelet/internal/cri"
+	"kubelet/internal/criconfig"
+	"kubelet/internal/image"
+	"kubelet/internal/lifecycle"
+	"kubelet/internal/node"
+	"kubelet/internal/preflight"
+)
+
+func preflightConfig(cfg *config.Config) preflight.Config {
+	k := &cfg.Kubelet
+	return preflight.Config{
+		UID:                   os.Getuid(),
+		FailSwapOn:            deref(k.FailSwapOn, true),
+		FailCgroupV1:          deref(k.FailCgroupV1, true),
+		LimitedSwap:           k.MemorySwap.SwapBehavior == "LimitedSwap",
+		SingleProcessOOMKill:  k.SingleProcessOOMKill,
+		ProtectKernelDefaults: k.ProtectKernelDefaults,
+		TolerateUserNamespace: cfg.Gates.Enabled("KubeletInUserNamespace"),
+		MaxOpenFiles:          k.MaxOpenFiles,
+		OOMScoreAdj:           deref(k.OOMScoreAdj, -999),
+		IPTables:              deref(k.MakeIPTablesUtilChains, true),
+	}
+}
+
+// normalizeNodeName makes a host name the name of a Node object.
+func normalizeNodeName(name string) (string, error) {
+	name = strings.ToLower(strings.TrimSpace(name))
+	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+		return "", fmt.Errorf("node name %q: %s; name the node with --hostname-override", name, strings.Join(problems, "; "))
+	}
+	return name, nil
+}
+
+// connectRuntime makes the runtime's client and waits until it answers.
+func (a *Agent) connectRuntime(ctx context.Context) (err error) {
+	k := &a.cfg.Kubelet
+	if a.runtime, err = cri.New(cri.Config{
+		Endpoint: k.ContainerRuntimeEndpoint, ImageEndpoint: k.ImageServiceEndpoint,
+		Timeout: k.RuntimeRequestTimeout.Duration, Registerer: a.registry,
+	}); err != nil {
+		return fmt.Errorf("set up runtime client: %w", err)
+	}
+	if err := a.runtime.WaitReady(ctx); err != nil {
+		return fmt.Errorf("reach the container runtime: %w", err)
+	}
+	return nil
+}
+
+// connectAPI makes the API server's client and caches; without a kubeconfig
+// there are none.
+func (a *Agent) connectAPI() (err error) {
+	if a.cfg.Flags.Standalone() {
+		return nil
+	}
+	k := &a.cfg.Kubelet
+	if a.api, err = apiclient.New(apiclient.Config{
+		Kubeconfig: a.cfg.Flags.Kubeconfig,
+		QPS:        float32(deref(k.KubeAPIQPS, 50)), Burst: int(k.KubeAPIBurst),
+		EventQPS: float32(deref(k.EventRecordQPS, 50)), EventBurst: int(k.EventBurst),
+		ContentType:      k.ContentType,
+		HeartbeatTimeout: min(k.NodeStatusUpdateFrequency.Duration, time.Duration(k.NodeLeaseDurationSeconds)*time.Second/4),
+		UserAgent:        "kubelet/" + version.Get().GitVersion,
+		Registerer:       a.registry,
+	}); err != nil {
+		return fmt.Errorf("set up API client: %w", err)
+	}
+	if a.objects, err = apiclient.NewObjects(apiclient.ObjectsConfig{Client: a.api, Changed: a.objectsChanged}); err != nil {
+		return fmt.Errorf("set up object cache: %w", err)
+	}
+	if a.services, err = apiclient.NewServices(a.api); err != nil {
+		return fmt.Errorf("set up service cache: %w", err)
+	}
+	if a.classes, err = apiclient.NewRuntimeClasses(a.api); err != nil {
+		return fmt.Errorf("set up runtime class cache: %w", err)
+	}
+	return nil
+}
+
+func (a *Agent) nodeConfig(started time.Time) node.Config {
+	k, f := &a.cfg.Kubelet, &a.cfg.Flags
+	kubeReserved, _ := node.ParseReserved(k.KubeReserved) // validated by package config
+	systemReserved, _ := node.ParseReserved(k.SystemReserved)
+	hostname, _ := os.Hostname()
+	if f.HostnameOverride != "" {
+		hostname = f.HostnameOverride
+	}
+	c := node.Config{
+		Name: a.nodeName, Hostname: hostname, Runtime: a.runtime,
+		Register: deref(k.RegisterNode, true), Labels: f.NodeLabels, Taints: k.RegisterWithTaints, ProviderID: k.ProviderID,
+		ExternalCloudProvider:         f.CloudProvider == "external",
+		ControllerAttachDetach:        deref(k.EnableControllerAttachDetach, true),
+		IPs:                           nodeIPs(f.NodeIP),
+		RootDir:                       f.RootDir,
+		LocalStorageCapacityIsolation: deref(k.LocalStorageCapacityIsolation, true),
+		MaxPods:                       k.MaxPods, PodsPerCore: k.PodsPerCore,
+		KubeReserved: kubeReserved, SystemReserved: systemReserved, EvictionHard: k.EvictionHard,
+		Port:            k.Port,
+		UpdateFrequency: k.NodeStatusUpdateFrequency.Duration, ReportFrequency: k.NodeStatusReportFrequency.Duration,
+		LeaseDuration: time.Duration(k.NodeLeaseDurationSeconds) * time.Second,
+		Images:        a.listImages, MaxImages: deref(k.NodeStatusMaxImages, 50),
+		Healthy: a.healthy,
+		Event: func(eventType, reason, message string) {
+			a.recorder.NodeEvent(eventType, reason, message)
+		},
+		Changed: func(*v1.Node) {
+			a.queue.Recheck()
+			if a.mirror != nil {
+				a.mirror.NodeChanged()
+			}
+		},
+		Started:    started,
+		Registerer: a.registry,
+	}
+	if a.api != nil {
+		c.API = a.api
+	}
+	return c
+}
+
+// nodeIPs parses --node-ip, which package config has validated.
+func nodeIPs(text string) (ips []netip.Addr) {
+	for part := range strings.SplitSeq(text, ",") {
+		if ip, err := netip.ParseAddr(strings.TrimSpace(part)); err == nil {
+			ips = append(ips, ip)
+		}
+	}
+	return ips
+}
+
+// newCgroups makes the cgroup tree with the runtime's driver, or the
+// configured one if the runtime does not tell.
+func (a *Agent) newCgroups(ctx context.Context) (*cgroup.Tree, error) {
+	k := &a.cfg.Kubelet
+	driver := cgroup.Driver(k.CgroupDriver)
+	told, err := a.runtime.RuntimeConfig(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the runtime for its cgroup driver: %w", err)
+	}
+	if told != cri.NoCgroupDriver {
+		driver = cgroup.Driver(told)
+	}
+	enforce := false
+	for _, what := range k.EnforceNodeAllocatable {
+		enforce = enforce || what == "pods"
+	}
+	tree, err := cgroup.New(cgroup.Config{
+		Driver: driver, Root: k.CgroupRoot, PerQOS: deref(k.CgroupsPerQOS, true),
+		NodeAllocatable: a.node.Node().Status.Allocatable, Enforce: enforce,
+		PodPidsLimit: deref(k.PodPidsLimit, -1),
+		CPUCFSQuota:  deref(k.CPUCFSQuota, true), CPUCFSQuotaPeriod: cfsPeriod(k),
+		IgnorePodLevelResources: !a.cfg.Gates.Enabled("PodLevelResources"),
+		Registerer:              a.registry,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up cgroups: %w", err)
+	}
+	return tree, nil
+}
+
+func cfsPeriod(k *kubeletconfig.KubeletConfiguration) time.Duration {
+	if k.CPUCFSQuotaPeriod == nil {
+		return 100 * time.Millisecond
+	}
+	return k.CPUCFSQuotaPeriod.Duration
+}
+
+func (a *Agent) imageConfig() image.Config {
+	k := &a.cfg.Kubelet
+	c := image.Config{
+		Service: a.runtime, Events: a.recorder,
+		SerializePulls: deref(k.SerializeImagePulls, true), MaxParallel: k.MaxParallelImagePulls,
+		QPS: float64(deref(k.RegistryPullQPS, 5)), Burst: int(k.RegistryBurst),
+		Registerer: a.registry,
+	}
+	if a.api != nil {
+		c.Secrets = a.pullSecrets
+	}
+	return c
+}
+
+func (a *Agent) criConfig(images *image.Puller, report preflight.Report) criconfig.Config {
+	k := &a.cfg.Kubelet
+	c := criconfig.Config{
+		Root: a.cfg.Flags.RootDir, PodLogsDir: k.PodLogsDir,
+		ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, ResolverConfig: deref(k.ResolverConfig, ""),
+		CPUCFSQuota: deref(k.CPUCFSQuota, true), CPUCFSQuotaPeriod: cfsPeriod(k),
+		CgroupV2: report.CgroupV2, SingleProcessOOMKill: deref(k.SingleProcessOOMKill, !report.CgroupV2),
+		SeccompDefault:    a.cfg.Flags.SeccompDefault || deref(k.SeccompDefault, false),
+		MemoryCapacity:    memoryCapacity(a.node.Node()),
+		HugePageSizes:     cgroups.HugePageSizes(),
+		DefaultSysctls:    k.DefaultPodSysctls,
+		SELinux:           selinuxEnabled(),
+		RecursiveReadOnly: a.recursiveReadOnly,
+		Images:            images, Events: a.recorder,
+		NodeAllocatable: a.allocatable, HostIPs: a.node.HostIPs,
+	}
+	if a.api != nil {
+		c.Objects, c.Services, c.RuntimeClasses = a.objects, a.services, a.classes
+	}
+	return c
+}
+
+func selinuxEnabled() bool {
+	_, err := os.Stat("/sys/fs/selinux/enforce")
+	return err == nil
+}
+
+// recursiveReadOnly says whether a runtime handler can mount so.
+func (a *Agent) recursiveReadOnly(handler string) bool {
+	for _, h := range a.node.Node().Status.RuntimeHandlers {
+		if h.Name == handler && h.Features != nil {
+			return deref(h.Features.RecursiveReadOnlyMounts, false)
+		}
+	}
+	return false
+}
+
+func memoryCapacity(n *v1.Node) int64 {
+	q := n.Status.Capacity[v1.ResourceMemory]
+	return q.Value()
+}
+
+// newGate sizes the start gate: measured, twice the cores at once reach the
+// most pods per second, and more only make all of a batch late.
+func newGate() *lifecycle.Gate {
+	places := max(2*runtime.NumCPU(), 4)
+	return lifecycle.NewGate(places, max(places/2, 4), 64)
+}
+
+// maxCrashDelay is the cap of CrashLoopBackOff (KEP-4603).
+func maxCrashDelay(cfg *config.Config) time.Duration {
+	most := 300 * time.Second
+	if period := cfg.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod; cfg.Gates.Enabled("KubeletCrashLoopBackOffMax") && period != nil {
+		most = period.Duration
+	}
+	return most
+}
+
+// deref reads an optional field.
+func deref[T any](p *T, unset T) T {
+	if p == nil {
+		return unset
+	}
+	return *p
+}

@@ -65,7 +65,9 @@ func call[Req, Resp proto.Message](ctx context.Context, r *Runtime, method strin
 		r.log(s, fmt.Sprintf("(effect comes %v later) ", f.Late), none, nil)
 		r.at(begin.Add(f.Late), func() {
 			release()
+			r.late = true
 			resp, err := core(req)
+			r.late = false
 			r.log(s, "(late effect) ", resp, err)
 		})
 		r.advance()

@@ -74,9 +74,7 @@ func (r *Runtime) createContainer(req *runtimeapi.CreateContainerRequest) (*runt
 	if id, taken := r.reserved[name]; taken {
 		return nil, refused("failed to reserve container name %q: name %q is reserved for %q", name, name, id)
 	}
-	if s.stopped {
-		r.violate("container %s was created after its sandbox was stopped", name)
-	}
+	r.notStopped(name, s)
 	if !s.ready {
 		return nil, refused("sandbox container %q is not running", s.id)
 	}
@@ -147,7 +145,9 @@ func (r *Runtime) exit(c *container, code int32, reason string) {
 			reason = "Error"
 		}
 	}
+	pid := c.pid
 	c.state, c.finishedAt, c.code, c.reason, c.pid = exited, r.now(), code, reason, 0
+	r.processEnded(pid)
 	r.writeMessage(c)
 	r.line("%s/%s#%d exited %d", c.sandbox.meta().GetName(), c.meta().GetName(), c.meta().GetAttempt(), code)
 	close(c.gone)

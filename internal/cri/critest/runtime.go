@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kubelet/internal/cri"
@@ -48,6 +49,9 @@ type Config struct {
 	// real processes behind containers. It is called inside the model and
 	// must not call back. Pids are fake and above any real one otherwise.
 	Start func(id string) (pid int)
+	// Exit, if set, is told the pid of each process that ends, under the same
+	// rules as Start.
+	Exit func(pid int)
 	// Files makes the runtime write logs and termination messages.
 	Files bool
 	// ImagesMustExist makes pulls of images that were not added with AddImage
@@ -90,6 +94,7 @@ type Runtime struct {
 	generation chan struct{}     // closed when the runtime restarts: calls in flight are lost
 	ids, pids  int
 	closed     bool
+	late       bool // the effect of a call is coming late; it was judged when it was made
 }
 
 type condition struct {
@@ -120,13 +125,17 @@ func New(cfg Config) *Runtime {
 // It is the product's own client: deadlines, metrics and errors are as in
 // real life.
 func (r *Runtime) Client(cfg cri.Config) *cri.Client {
-	conn := &directConn{r: r}
+	conn := r.Conn()
 	c, err := cri.NewOver(cfg, runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(conn))
 	if err != nil {
 		panic(err) // only a registerer given twice
 	}
 	return c
 }
+
+// Conn returns a connection to the runtime in the same process, for tests
+// that put something of their own between client and runtime.
+func (r *Runtime) Conn() grpc.ClientConnInterface { return &directConn{r: r} }
 
 // Close ends streams, calls in flight and timers.
 func (r *Runtime) Close() {
@@ -225,6 +234,13 @@ func (r *Runtime) newPid(id string) int {
 	}
 	r.pids++
 	return firstPid + r.pids
+}
+
+// processEnded tells of the end of a process. The lock is held.
+func (r *Runtime) processEnded(pid int) {
+	if r.cfg.Exit != nil && pid != 0 {
+		r.cfg.Exit(pid)
+	}
 }
 
 // table keeps things by id and in the order in which they came.

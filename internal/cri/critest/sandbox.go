@@ -41,16 +41,18 @@ func notFound(format string, args ...any) error {
 // refused is an error as runtimes return most of theirs: without a code.
 func refused(format string, args ...any) error { return status.Errorf(codes.Unknown, format, args...) }
 
-// reserve reserves the name of what a request would make, for a late effect.
-// The lock is held.
+// reserve reserves the name of what a request would make, for a late effect,
+// and holds the request against the rules as it is made. The lock is held.
 func (r *Runtime) reserve(req any) (release func()) {
 	var name string
 	switch q := req.(type) {
 	case *runtimeapi.RunPodSandboxRequest:
 		name = sandboxName(q.GetConfig().GetMetadata())
+		r.oneReady(name, q.GetConfig().GetMetadata())
 	case *runtimeapi.CreateContainerRequest:
 		if sb, ok := r.sandboxes.get(q.GetPodSandboxId()); ok {
 			name = containerName(q.GetConfig().GetMetadata(), sb.meta())
+			r.notStopped(name, sb)
 		}
 	}
 	if _, taken := r.reserved[name]; name == "" || taken {
@@ -58,6 +60,24 @@ func (r *Runtime) reserve(req any) (release func()) {
 	}
 	r.reserved[name] = "a call in flight"
 	return func() { delete(r.reserved, name) }
+}
+
+// oneReady holds that no sandbox is run beside a ready one of the same pod.
+// The lock is held.
+func (r *Runtime) oneReady(name string, m *runtimeapi.PodSandboxMetadata) {
+	r.sandboxes.each(func(other *sandbox) {
+		if other.ready && other.meta().GetUid() == m.GetUid() && !r.late {
+			r.violate("sandbox %s was run while %s of the same pod is ready", name, other.name)
+		}
+	})
+}
+
+// notStopped holds that no container is made in a sandbox after its stop. The
+// lock is held.
+func (r *Runtime) notStopped(name string, s *sandbox) {
+	if s.stopped && !r.late {
+		r.violate("container %s was created after its sandbox was stopped", name)
+	}
 }
 
 func (r *Runtime) runPodSandbox(req *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
@@ -69,11 +89,7 @@ func (r *Runtime) runPodSandbox(req *runtimeapi.RunPodSandboxRequest) (*runtimea
 	if id, taken := r.reserved[name]; taken {
 		return nil, refused("failed to reserve sandbox name %q: name %q is reserved for %q", name, name, id)
 	}
-	r.sandboxes.each(func(other *sandbox) {
-		if other.ready && other.meta().GetUid() == m.GetUid() {
-			r.violate("sandbox %s was run while %s of the same pod is ready", name, other.name)
-		}
-	})
+	r.oneReady(name, m)
 	if !r.network.ok && !hostNetwork(req.GetConfig()) {
 		return nil, refused("failed to setup network for sandbox %q: %s", name, r.network.message)
 	}
@@ -115,7 +131,9 @@ func (r *Runtime) sandboxDown(s *sandbox) {
 	if !s.ready {
 		return
 	}
+	pid := s.pid
 	s.ready, s.pid, s.ip = false, 0, ""
+	r.processEnded(pid)
 	r.emit(s.id, s, runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT)
 }
 

@@ -3,15 +3,28 @@
 
 STAGES := test/stages.sh
 
+# The upstream version that this kubelet stands in for: clients and the
+# scheduler read it from the node status and compare it with the server's.
+VERSION ?= v1.37.2
+V := k8s.io/component-base/version
+LDFLAGS := -s -w -X $(V).gitVersion=$(VERSION) -X $(V).gitMajor=1 -X $(V).gitMinor=37 \
+	-X $(V).gitCommit=$(shell git rev-parse HEAD 2>/dev/null)
+
+# API server, scheduler and kubectl judge a node by the version of its kubelet:
+# this is the upstream release that this one stands in for.
+VERSION ?= v1.37.2
+V := -X k8s.io/component-base/version
+LDFLAGS = $V.gitVersion=$(VERSION) $V.gitMajor=1 $V.gitMinor=37 $V.gitCommit=$(shell git rev-parse HEAD 2>/dev/null)
+OUT ?= bin/kubelet
+
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-unit test-race test-root test-diff test-node test-cluster test-v2 fuzz lint setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build bin/kubelet
-	@mkdir -p bin
-	go build -o bin/kubelet ./cmd/kubelet
+build: ## build bin/kubelet (OUT=file for another place, RACE=1 with the race detector)
+	go build $(if $(filter 1,$(RACE)),-race) -trimpath -ldflags '$(LDFLAGS)' -o $(OUT) ./cmd/kubelet
 
 run: ## run a few sample pods on this machine, installing what is missing (root)
 	@hack/run.sh

@@ -1,8 +1,9 @@
 // Command kubelet runs the pods of one node.
 //
-// Exit codes: 0 after a clean end, 1 if the kubelet failed, 2 if command line
-// or configuration are wrong, 128 plus the signal's number if a second signal
-// cut the end short.
+// Exit codes: 0 after a clean end, 1 if the kubelet failed or does not accept
+// its command line or configuration (as upstream), 128 plus the signal's
+// number if a second signal cut the end short. The subcommands, which upstream
+// does not have, exit with 2 when they are used wrongly.
 package main
 
 import (
@@ -91,7 +92,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config.Config, int) {
 func start(ctx context.Context, cfg *config.Config, stderr io.Writer) int {
 	if err := setUpLogging(cfg); err != nil {
 		fmt.Fprintf(stderr, "set up logging: %v\n", err)
-		return exitUsage
+		return exitFailed
 	}
 	defer logs.FlushLogs()
 	logger := klog.FromContext(ctx)

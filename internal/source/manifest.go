@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -21,9 +22,10 @@ const maxManifest = 10 << 20
 
 // manifest is one pod that was read, or why it could not be.
 type manifest struct {
-	// name is what the manifest calls the pod, as far as it could be read:
-	// it tells the pods of one list apart, also bad ones.
-	name     string
+	// namespace and name are what the manifest calls the pod, as far as that
+	// could be read: they tell the pods of one list apart, also bad ones.
+	namespace, name string
+
 	pod      *v1.Pod
 	err      error
 	warnings []string
@@ -42,6 +44,7 @@ func decodePod(data []byte, o origin, f Features) manifest {
 	var pod v1.Pod
 	l := newLocator(data, "")
 	m := decode(raw, &pod, l)
+	pod.TypeMeta = metav1.TypeMeta{} // is part of the hash in a list only
 	if m.err == nil {
 		m.finish(&pod, o, f, l)
 	}
@@ -109,7 +112,7 @@ func toJSON(data []byte) (raw []byte, kind string, err error) {
 // upstream runs such pods too.
 func decode(raw []byte, pod *v1.Pod, l *locator) manifest {
 	strict, err := kjson.UnmarshalStrict(raw, pod)
-	m := manifest{name: pod.Name}
+	m := manifest{namespace: pod.Namespace, name: pod.Name}
 	if err != nil {
 		m.err = fmt.Errorf("read pod: %w", err)
 		return m
@@ -187,4 +190,23 @@ func priorityWarning(spec *v1.PodSpec) string {
 func Decode(data []byte, path, node string, f Features) (*v1.Pod, []string, error) {
 	m := decodePod(data, origin{file: true, name: path, node: node}, f)
 	return m.pod, m.warnings, m.err
+}
+
+// DecodeURL reads what a URL answered as HTTP does: one pod or a list. The
+// error joins what is wrong with single pods.
+func DecodeURL(data []byte, url, node string, f Features) ([]*v1.Pod, error) {
+	manifests, err := decodeList(data, origin{name: url, node: node}, f)
+	if err != nil {
+		return nil, err
+	}
+	var pods []*v1.Pod
+	var wrong []error
+	for _, m := range manifests {
+		if m.err != nil {
+			wrong = append(wrong, m.err)
+		} else {
+			pods = append(pods, m.pod)
+		}
+	}
+	return pods, errors.Join(wrong...)
 }

@@ -23,10 +23,10 @@ type origin struct {
 // gets the toleration that keeps it on a node with problems; one from a URL
 // does not, as upstream.
 func identify(pod *v1.Pod, o origin) {
-	pod.TypeMeta = metav1.TypeMeta{}
 	if pod.UID == "" {
 		pod.UID = staticUID(pod, o)
 	}
+	pod.TypeMeta = metav1.TypeMeta{}
 	pod.Name += "-" + strings.ToLower(o.node)
 	if pod.Namespace == "" {
 		pod.Namespace = metav1.NamespaceDefault

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"kubelet/internal/source"
+	"kubelet/internal/source/sourcetest"
 )
 
 const (
@@ -32,104 +31,74 @@ func compare(data []byte) (upstream error, difference string) {
 	if upstream != nil {
 		return upstream, ""
 	}
-	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b resource.Quantity) bool { return a.Cmp(b) == 0 && a.Format == b.Format })); d != "" {
+	if d := cmp.Diff(want, got, quantities); d != "" {
 		return nil, "pods differ (-upstream +ours):\n" + d
 	}
 	return nil, ""
 }
 
-// corpus returns the manifests of testdata: whole ones, and cases, which are
-// what a minimal pod is changed by. The first line of a case says what is
-// expected of it.
-func corpus(t testing.TB) map[string]string {
-	all := map[string]string{}
-	files, err := filepath.Glob("testdata/manifests/*")
+var quantities = cmp.Comparer(func(a, b resource.Quantity) bool { return a.Cmp(b) == 0 && a.Format == b.Format })
+
+// TestListsOfURLs puts all good manifests into one list.
+func TestListsOfURLs(t *testing.T) {
+	var items []any
+	for _, m := range corpus(t) {
+		var pod any
+		if err, _ := compare([]byte(m.Text)); err != nil || yaml.Unmarshal([]byte(m.Text), &pod) != nil || m.Name == "capitals.yaml" {
+			continue
+		}
+		items = append(items, pod)
+	}
+	data, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "PodList", "items": items})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all[filepath.Base(f)] = string(data)
-	}
-	files, err = filepath.Glob("testdata/cases/*.yaml")
+	const url = "https://user@example.com/pods?x=y"
+	want, err := UpstreamURL(data, url, node)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
+	got, err := source.DecodeURL(data, url, node, source.DefaultFeatures())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) || len(got) < 80 {
+		t.Fatalf("%d pods, upstream has %d", len(got), len(want))
+	}
+	for i := range want {
+		want[i].TypeMeta = got[i].TypeMeta // upstream leaves it as it was written
+		if d := cmp.Diff(want[i], *got[i], quantities); d != "" {
+			t.Errorf("pods differ (-upstream +ours):\n%s", d)
 		}
-		for i, doc := range strings.Split(string(data), "\n---\n") {
-			title, _, _ := strings.Cut(strings.TrimPrefix(doc, "# "), "\n")
-			name := fmt.Sprintf("%s %d: %s", strings.TrimSuffix(filepath.Base(f), ".yaml"), i, title)
-			var change map[string]any
-			if err := yaml.Unmarshal([]byte(doc), &change); err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			pod := complete(change)
-			text, err := json.Marshal(pod)
-			if err != nil {
-				t.Fatal(err)
-			}
-			all[name] = string(text)
-		}
+	}
+}
+
+func corpus(t testing.TB) []sourcetest.Manifest {
+	all, err := sourcetest.Corpus("../../../internal/source/testdata")
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all
 }
 
-func complete(pod map[string]any) map[string]any {
-	fill := func(m map[string]any, key string, value any) {
-		if _, ok := m[key]; !ok {
-			m[key] = value
-		}
-	}
-	if pod == nil {
-		pod = map[string]any{}
-	}
-	fill(pod, "apiVersion", "v1")
-	fill(pod, "kind", "Pod")
-	fill(pod, "metadata", map[string]any{})
-	fill(pod, "spec", map[string]any{})
-	if m, ok := pod["metadata"].(map[string]any); ok {
-		fill(m, "name", "web")
-	}
-	if s, ok := pod["spec"].(map[string]any); ok {
-		fill(s, "containers", []any{map[string]any{}})
-		for _, list := range []string{"containers", "initContainers"} {
-			containers, _ := s[list].([]any)
-			for i, c := range containers {
-				if c, ok := c.(map[string]any); ok {
-					fill(c, "name", fmt.Sprintf("%c%d", list[0], i))
-					fill(c, "image", "example.com/app:1")
-				}
-			}
-		}
-	}
-	return pod
-}
-
 func TestVerdictsAndPodsEqualUpstreams(t *testing.T) {
 	good, bad := 0, 0
-	for name, manifest := range corpus(t) {
-		t.Run(name, func(t *testing.T) {
-			upstream, difference := compare([]byte(manifest))
+	for _, m := range corpus(t) {
+		t.Run(m.Name, func(t *testing.T) {
+			upstream, difference := compare([]byte(m.Text))
 			if difference != "" {
-				t.Errorf("%s\n%s", difference, manifest)
+				t.Errorf("%s\n%s", difference, m.Text)
 			}
-			switch {
-			case strings.Contains(name, ": ok: ") || strings.Contains(name, "-ok."):
+			switch m.Want {
+			case sourcetest.OK:
 				good++
 				if upstream != nil {
-					t.Errorf("expected to be accepted: %v", upstream)
+					t.Errorf("upstream refuses it: %v", upstream)
 				}
-			case strings.Contains(name, ": refused: ") || strings.Contains(name, "-refused."):
+			case sourcetest.Refused:
 				bad++
 				if upstream == nil {
-					t.Error("expected to be refused")
+					t.Error("upstream accepts it")
 				}
 			}
 		})
@@ -149,19 +118,13 @@ func TestMutations(t *testing.T) {
 	}
 	var pods, accepted []map[string]any
 	var values []any // of everywhere, to be put elsewhere
-	names := []string{}
-	all := corpus(t)
-	for name := range all {
-		names = append(names, name)
-	}
-	sortStrings(names)
-	for _, name := range names {
+	for _, m := range corpus(t) {
 		var pod map[string]any
-		if yaml.Unmarshal([]byte(all[name]), &pod) != nil || pod == nil {
+		if yaml.Unmarshal([]byte(m.Text), &pod) != nil || pod == nil {
 			continue
 		}
 		pods = append(pods, pod)
-		if err, _ := compare([]byte(all[name])); err == nil {
+		if err, _ := compare([]byte(m.Text)); err == nil {
 			accepted = append(accepted, pod)
 		}
 		collect(pod, &values)

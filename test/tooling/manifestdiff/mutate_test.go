@@ -7,8 +7,6 @@ import (
 	"strings"
 )
 
-func sortStrings(s []string) { slices.Sort(s) }
-
 func copyJSON(from, to any) {
 	data, _ := json.Marshal(from)
 	json.Unmarshal(data, to)

@@ -18,6 +18,9 @@ import (
 //go:linkname tryDecodeSinglePod k8s.io/kubernetes/pkg/kubelet/config.tryDecodeSinglePod
 func tryDecodeSinglePod(logger klog.Logger, data []byte, defaultFn func(klog.Logger, *core.Pod) error) (bool, *v1.Pod, error)
 
+//go:linkname tryDecodePodList k8s.io/kubernetes/pkg/kubelet/config.tryDecodePodList
+func tryDecodePodList(logger klog.Logger, data []byte, defaultFn func(klog.Logger, *core.Pod) error) (bool, v1.PodList, error)
+
 //go:linkname applyDefaults k8s.io/kubernetes/pkg/kubelet/config.applyDefaults
 func applyDefaults(logger klog.Logger, pod *core.Pod, source string, isFile bool, nodeName types.NodeName) error
 
@@ -31,4 +34,12 @@ func Upstream(data []byte, path, node string) (*v1.Pod, error) {
 		return nil, err
 	}
 	return pod, nil
+}
+
+// UpstreamURL reads a list of pods as the upstream kubelet's URL source does.
+func UpstreamURL(data []byte, url, node string) ([]v1.Pod, error) {
+	_, list, err := tryDecodePodList(klog.Logger{}, data, func(l klog.Logger, p *core.Pod) error {
+		return applyDefaults(l, p, url, false, types.NodeName(node))
+	})
+	return list.Items, err
 }

@@ -105,7 +105,7 @@ func fieldByPath(v reflect.Value, path string) (reflect.Value, bool) {
 		if v.Kind() != reflect.Struct {
 			return reflect.Value{}, false
 		}
-		field, ok := jsonFields(v.Type())[step]
+		field, ok := jsonField(v.Type(), step)
 		if !ok {
 			return reflect.Value{}, false
 		}

@@ -257,9 +257,16 @@ func (p *parser) merge() (*kubeletconfig.KubeletConfiguration, error) {
 // applyGiven sets the fields whose flags were given. Values that cannot be
 // read have been reported before.
 func (p *parser) applyGiven(kc *kubeletconfig.KubeletConfiguration) {
-	set := newFlagSet(new(Flags), kc)
+	set := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	for _, def := range fieldFlags() {
+		if _, given := p.origins.flags[def.field]; given {
+			bindField(set, def, kc)
+		}
+	}
 	for _, o := range p.given {
-		_ = set.Set(o.flag.Name, o.value)
+		if set.Lookup(o.flag.Name) != nil {
+			_ = set.Set(o.flag.Name, o.value)
+		}
 	}
 }
 

@@ -48,6 +48,7 @@ func defaultServer(kc *kubeletconfig.KubeletConfiguration) {
 	setDuration(&kc.Authorization.Webhook.CacheUnauthorizedTTL, 30*time.Second)
 	setPointer(&kc.EnableDebuggingHandlers, true)
 	setPointer(&kc.EnableSystemLogHandler, true)
+	setPointer(&kc.EnableSystemLogQuery, false)
 	setPointer(&kc.EnableProfilingHandler, true)
 	setPointer(&kc.EnableDebugFlagsHandler, true)
 	setPointer(&kc.HealthzPort, 10248)

@@ -188,13 +188,7 @@ func defineFlags(fs *pflag.FlagSet, f *Flags) {
 
 // Usage is the text of --help.
 func Usage() string {
-	var f Flags
-	kc := kubeletconfig.KubeletConfiguration{}
-	gates, _ := resolveGates(nil, func(string, string) {})
-	applyDefaults(&kc, gates)
-	applyFlagDefaults(&kc)
-	all := newFlagSet(&f, &kc)
-
+	all := allFlags()
 	var text strings.Builder
 	text.WriteString(`The kubelet runs the pods of one node: those that the API server binds to it,
 and those of local manifests.

@@ -172,6 +172,24 @@ func jsonFields(t reflect.Type) map[string]reflect.StructField {
 	return fields
 }
 
+// jsonField finds one field by its JSON name.
+func jsonField(t reflect.Type, name string) (reflect.StructField, bool) {
+	for i := range t.NumField() {
+		field := t.Field(i)
+		tag, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		switch {
+		case tag == name && field.IsExported():
+			return field, true
+		case tag == "" && field.Anonymous:
+			if inner, ok := jsonField(field.Type, name); ok {
+				inner.Index = append(slices.Clone(field.Index), inner.Index...)
+				return inner, true
+			}
+		}
+	}
+	return reflect.StructField{}, false
+}
+
 func keysOf[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for key := range m {

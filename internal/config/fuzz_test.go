@@ -41,7 +41,7 @@ func FuzzDocument(f *testing.F) {
 // FuzzScan: a command line that pflag accepts is read the same way.
 func FuzzScan(f *testing.F) {
 	for _, line := range []string{
-		"--max-pods=3", "--max-pods 3", "--max_pods 3 --register-node", "-v2", "-v=2", "-v 2", "--cluster-dns= --v=1", "--", "-h=false", "--fail-swap-on=false --config x",
+		"--max-pods=3", "--max-pods 3", "--max_pods 3 --register-node", "-v2", "-v=2", "-v 2", "--cluster-dns= --v=1", "--", "-h=false", "-v=", "-hv4", "--fail-swap-on=false --config x",
 	} {
 		f.Add(line)
 	}

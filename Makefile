@@ -24,7 +24,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/kubelet (OUT=file for another place, RACE=1 with the race detector)
-	go build $(if $(filter 1,$(RACE)),-race) -trimpath -ldflags '$(LDFLAGS)' -o $(OUT) ./cmd/kubelet
+	go build $(if $(filter 1,$(RACE)),-race) -ldflags '$(LDFLAGS)' -o $(OUT) ./cmd/kubelet
 
 run: ## run a few sample pods on this machine, installing what is missing (root)
 	@hack/run.sh

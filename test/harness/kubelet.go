@@ -44,16 +44,26 @@ func findKubelet() (string, error) {
 	}
 	start := time.Now()
 	out := filepath.Join(artifactsRoot(), "kubelet")
-	args := []string{"build", "-o", out}
-	if os.Getenv("RACE") == "1" {
-		args = append(args, "-race")
+	root, err := projectRoot()
+	if err != nil {
+		return "", err
 	}
-	cmd := exec.Command("go", append(args, "kubelet/cmd/kubelet")...)
+	// As everybody builds it, version stamp and all; make knows RACE, too.
+	cmd := exec.Command("make", "--no-print-directory", "-C", root, "build", "OUT="+out)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the kubelet: %w\n%s", err, text)
 	}
 	progress("kubelet built in %s", since(start))
 	return out, nil
+}
+
+// projectRoot is the folder of go.mod, above the one that tests run in.
+func projectRoot() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the project: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }
 
 // Upstream says whether the upstream kubelet is under test.

@@ -13,7 +13,7 @@ controlplane() {
   [ -f "$dir/$stamp.done" ] && return
   mkdir -p "$dir"
   build_controlplane() {
-    cd "$src" && CGO_ENABLED=0 go build -trimpath -ldflags "$LDFLAGS" -o "$dir/controlplane.new" ./controlplane
+    cd "$src" && CGO_ENABLED=0 go build -ldflags "$LDFLAGS" -o "$dir/controlplane.new" ./controlplane
   }
   step "building the control plane $KUBERNETES_VERSION (5 to 10 minutes on two cores, once)" build_controlplane
   mv "$dir/controlplane.new" "$dir/controlplane"

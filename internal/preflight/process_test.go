@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,11 +106,13 @@ func TestLockContentionByOpen(t *testing.T) {
 
 func TestWatchdog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var sent, checks int
-		alive := func(context.Context) error { return nil }
+		var sent, checks atomic.Int32
+		var alive atomic.Pointer[func() error]
+		answer := func(f func() error) { alive.Store(&f) }
+		answer(func() error { return nil })
 		w, err := NewWatchdog(WatchdogConfig{
-			Alive:   func(ctx context.Context) error { checks++; return alive(ctx) },
-			send:    func(string) error { sent++; return nil },
+			Alive:   func(context.Context) error { checks.Add(1); return (*alive.Load())() },
+			send:    func(string) error { sent.Add(1); return nil },
 			timeout: func() (time.Duration, error) { return 20 * time.Second, nil },
 		})
 		if err != nil {
@@ -121,29 +124,29 @@ func TestWatchdog(t *testing.T) {
 
 		time.Sleep(25 * time.Second) // at 0, 10, 20 s
 		synctest.Wait()
-		if sent != 3 {
-			t.Errorf("sent %d times in 25 s, want 3", sent)
+		if n := sent.Load(); n != 3 {
+			t.Errorf("sent %d times in 25 s, want 3", n)
 		}
-		alive = func(context.Context) error { return errors.New("a worker hangs") }
+		answer(func() error { return errors.New("a worker hangs") })
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
-		if sent != 3 {
+		if sent.Load() != 3 {
 			t.Error("sent although the kubelet is not alive")
 		}
 		// A check that ignores its deadline neither counts as alive nor piles up.
 		hung := make(chan struct{})
-		alive = func(context.Context) error { <-hung; return nil }
-		before := checks
+		answer(func() error { <-hung; return nil })
+		before := checks.Load()
 		time.Sleep(60 * time.Second)
 		synctest.Wait()
-		if sent != 3 || checks != before+1 {
-			t.Errorf("hung check: sent %d (want 3), %d checks at once (want 1)", sent, checks-before)
+		if sent.Load() != 3 || checks.Load() != before+1 {
+			t.Errorf("hung check: sent %d (want 3), %d checks at once (want 1)", sent.Load(), checks.Load()-before)
 		}
 		close(hung)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if sent != 4 {
-			t.Errorf("sent %d times after the check came back, want 4", sent)
+		if n := sent.Load(); n != 4 {
+			t.Errorf("sent %d times after the check came back, want 4", n)
 		}
 		cancel()
 		if err := <-done; err != nil {

@@ -21,6 +21,9 @@ type Gate struct {
 	critical places
 	slow     int
 	slowMax  int
+	// overdue calls hold a place and would have moved to the slow set, had
+	// there been room; longest first.
+	overdue []*stay
 }
 
 type places struct {
@@ -31,6 +34,13 @@ type places struct {
 type ticket struct {
 	Class
 	in chan struct{}
+}
+
+// stay is a call that was let in.
+type stay struct {
+	set    *places
+	isSlow bool
+	left   bool
 }
 
 // slowAfter is how long a call may hold an ordinary place.
@@ -63,10 +73,8 @@ func (g *Gate) Enter(ctx context.Context, class Class) (leave func(), err error)
 	t := &ticket{Class: class, in: make(chan struct{})}
 	g.mu.Lock()
 	i, _ := slices.BinarySearchFunc(set.waiting, t, func(a, b *ticket) int {
-		if c := cmp.Compare(b.Priority, a.Priority); c != 0 {
-			return c
-		}
-		return a.Since.Compare(b.Since)
+		// Behind its equals: who came first is served first.
+		return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.Since.Compare(b.Since), -1)
 	})
 	set.waiting = slices.Insert(set.waiting, i, t)
 	set.admit()
@@ -99,29 +107,41 @@ func (s *places) admit() {
 
 // hold returns the function that gives the place back, wherever the call has
 // moved by then.
-func (g *Gate) hold(set *places) func() {
-	isSlow, left := false, false
+func (g *Gate) hold(set *places) (leave func()) {
+	call := &stay{set: set}
 	timer := time.AfterFunc(slowAfter, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if left || g.slow >= g.slowMax {
-			return
+		if !call.left {
+			g.overdue = append(g.overdue, call)
+			g.slowDown()
 		}
-		isSlow = true
-		g.slow++
-		set.free++
-		set.admit()
 	})
 	return func() {
 		timer.Stop()
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		left = true
-		if isSlow {
+		call.left = true
+		if call.isSlow {
 			g.slow--
+			g.slowDown()
 			return
 		}
+		g.overdue = slices.DeleteFunc(g.overdue, func(o *stay) bool { return o == call })
 		set.free++
 		set.admit()
+	}
+}
+
+// slowDown moves overdue calls into the slow set while there is room. The
+// lock is held.
+func (g *Gate) slowDown() {
+	for g.slow < g.slowMax && len(g.overdue) > 0 {
+		call := g.overdue[0]
+		g.overdue = slices.Delete(g.overdue, 0, 1)
+		call.isSlow = true
+		g.slow++
+		call.set.free++
+		call.set.admit()
 	}
 }

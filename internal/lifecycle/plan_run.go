@@ -419,10 +419,11 @@ func (p *planner) allStarted(sandbox *observed.Sandbox) bool {
 	for i := range p.Pod.Spec.Containers {
 		spec := &p.Pod.Spec.Containers[i]
 		c := p.Observed.Latest(spec.Name)
-		if c == nil || c.StartedAt.IsZero() {
+		switch {
+		case c == nil:
 			return false
-		}
-		if c.SandboxID != sandbox.ID && (c.State != observed.Exited || restarts(p.Pod, spec, podspec.Regular, c)) {
+		case c.State == observed.Exited && !restarts(p.Pod, spec, podspec.Regular, c):
+		case c.StartedAt.IsZero(), c.SandboxID != sandbox.ID:
 			return false
 		}
 	}

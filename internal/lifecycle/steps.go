@@ -14,6 +14,7 @@ import (
 	"kubelet/internal/observed"
 	"kubelet/internal/podspec"
 	"kubelet/internal/volume"
+	"kubelet/internal/volume/bounded"
 )
 
 // Logs keeps the log directories of pods (package criconfig).
@@ -45,6 +46,9 @@ type Steps struct {
 	NextRefresh func(types.UID) time.Time
 	// PodIPs of a sandbox: its own, or the node's for the host network.
 	PodIPs func(pod *v1.Pod, s *observed.Sandbox) []string
+
+	// logCalls keeps a disk that hangs from holding a step up.
+	logCalls bounded.Calls
 }
 
 // Scene is the pod as the worker sees it when it begins an action.
@@ -72,6 +76,9 @@ var deadlines = map[Kind]time.Duration{
 
 // refreshDeadline bounds the look at what a call left behind.
 const refreshDeadline = 10 * time.Second
+
+// logDeadline bounds the link to a log, which is of use to collectors only.
+const logDeadline = 5 * time.Second
 
 // Do performs one action and returns when its outcome is known, its deadline
 // has passed or ctx ends. After an action that changes what the runtime has,
@@ -110,7 +117,8 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 	case RemoveCgroup:
 		r.Err = s.Cgroups.RemovePod(ctx, sc.Pod.UID)
 	case RemoveLogs:
-		r.Err = s.Logs.RemoveLogs(sc.Pod.UID)
+		r.Err = s.logCalls.Do(ctx, "remove "+string(sc.Pod.UID), "removal of the pod's logs",
+			func() error { return s.Logs.RemoveLogs(sc.Pod.UID) })
 	case DeleteObject:
 		r.Err = s.Statuses.DeleteObject(ctx, sc.Pod)
 	default:
@@ -220,10 +228,7 @@ func (s *Steps) startContainer(ctx context.Context, sc Scene, a Action, r *Resul
 			return err
 		}
 		s.Events.Event(sc.Pod, a.Name, v1.EventTypeNormal, "Started", "Container started")
-		return s.Logs.LinkLog(criconfig.ContainerLog{
-			Namespace: sc.Pod.Namespace, Pod: sc.Pod.Name, UID: sc.Pod.UID, Name: a.Name, ID: id,
-			LogPath: fmt.Sprintf("%s/%d.log", a.Name, a.Attempt),
-		})
+		return s.linkLog(ctx, sc.Pod, a, id)
 	})
 	if r.Err == nil {
 		return
@@ -234,6 +239,17 @@ func (s *Steps) startContainer(ctx context.Context, sc Scene, a Action, r *Resul
 	if ctx.Err() == nil {
 		s.Events.Event(sc.Pod, a.Name, v1.EventTypeWarning, "Failed", "Error: "+r.Err.Error())
 	}
+}
+
+func (s *Steps) linkLog(ctx context.Context, pod *v1.Pod, a Action, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, logDeadline)
+	defer cancel()
+	return s.logCalls.Do(ctx, "link "+id, "link to the container's log", func() error {
+		return s.Logs.LinkLog(criconfig.ContainerLog{
+			Namespace: pod.Namespace, Pod: pod.Name, UID: pod.UID, Name: a.Name, ID: id,
+			LogPath: fmt.Sprintf("%s/%d.log", a.Name, a.Attempt),
+		})
+	})
 }
 
 func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err error) {

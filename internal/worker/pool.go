@@ -41,6 +41,8 @@ type Observed interface {
 // any goroutine, also before the call returns.
 type Admission interface {
 	SubmitAll([]admission.Request)
+	// Leaving says that what an accepted pod holds comes free soon.
+	Leaving(types.UID)
 	Forget(types.UID)
 }
 
@@ -245,6 +247,14 @@ func (p *Pool) sweep(ctx context.Context) {
 			p.pending[uid] = true
 		}
 	}
+	// What somebody waited for may have gone before anybody watched it.
+	for _, queue := range p.queue {
+		for _, uid := range queue {
+			if w := p.workers[uid]; w != nil {
+				w.poke()
+			}
+		}
+	}
 }
 
 // hire makes workers for the pending pods: those that run already first, then
@@ -345,12 +355,17 @@ func (p *Pool) signalLeft() {
 	}
 }
 
-// take gives the full name to a worker if it is free, else queues it.
+// take gives the full name to a worker if it is free, else queues it. The name
+// is not free while something of another pod of that name is in the runtime
+// that has no worker yet: a pod that this agent has never heard of, because
+// its source has not reported or has dropped it while no agent ran.
 func (p *Pool) take(name podspec.Name, uid types.UID) bool {
+	d, wanted := p.Desired.Get(uid)
+	blocked := wanted && !d.Removed && p.remains(name, uid) != ""
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	holder, held := p.names[name]
-	if held && holder != uid {
+	if held && holder != uid || !held && blocked {
 		if !slices.Contains(p.queue[name], uid) {
 			p.queue[name] = append(p.queue[name], uid)
 		}
@@ -360,11 +375,31 @@ func (p *Pool) take(name podspec.Name, uid types.UID) bool {
 	return true
 }
 
-// holder returns the UID of the pod that has the full name.
+// remains returns a pod of that full name other than uid of which the runtime
+// has something and which nobody wants. Of pods that are wanted, the queue for
+// the name alone decides.
+func (p *Pool) remains(name podspec.Name, uid types.UID) types.UID {
+	for other, have := range p.Observed.List() {
+		if other == uid || podspec.Name(have.Name+"_"+have.Namespace) != name {
+			continue
+		}
+		if d, wanted := p.Desired.Get(other); !wanted || d.Removed {
+			return other
+		}
+	}
+	return ""
+}
+
+// holder returns the UID of the pod that has the full name, or is in the way
+// of one that is to get it.
 func (p *Pool) holder(name podspec.Name) types.UID {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.names[name]
+	uid, held := p.names[name]
+	p.mu.Unlock()
+	if held {
+		return uid
+	}
+	return p.remains(name, "")
 }
 
 // leave ends a worker: its full name goes to the next, and its tombstone away.

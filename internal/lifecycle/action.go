@@ -19,6 +19,7 @@ const (
 	RunSandbox      Kind = "RunSandbox"      // network and namespaces
 	PullImage       Kind = "PullImage"       // make a container's image present
 	StartContainer  Kind = "StartContainer"  // create and start
+	Look            Kind = "Look"            // what became of a start, asked of the runtime
 	StopContainer   Kind = "StopContainer"   // TERM, grace, KILL
 	StopSandbox     Kind = "StopSandbox"     // network torn down
 	RemoveContainer Kind = "RemoveContainer" // one dead container
@@ -95,6 +96,9 @@ type Result struct {
 	// Unknown: the deadline passed or the connection broke, so the runtime
 	// may still be at it.
 	Unknown bool
+	// Unseen is when the call ended, if the runtime could not be asked then
+	// what it has done: the observed table may be from before it.
+	Unseen time.Time
 	// Reason and Message for the container's waiting state; without a
 	// Message, Err's text.
 	Reason, Message string

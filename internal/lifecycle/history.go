@@ -45,6 +45,10 @@ type CrashBackoff struct {
 type History struct {
 	Steps   map[Key]Progress
 	Crashes map[string]CrashBackoff
+	// Unseen is when a start ended of which the runtime has not told yet what
+	// it did; zero if there is none. What was observed before is not to be
+	// relied on.
+	Unseen time.Time
 	// Ran: a regular container of the pod was seen started at some time, so
 	// the phase is Running, not Starting, and status never falls back.
 	Ran bool
@@ -52,7 +56,7 @@ type History struct {
 
 // Clone returns a copy that shares nothing.
 func (h History) Clone() History {
-	return History{Steps: maps.Clone(h.Steps), Crashes: maps.Clone(h.Crashes), Ran: h.Ran}
+	return History{Steps: maps.Clone(h.Steps), Crashes: maps.Clone(h.Crashes), Unseen: h.Unseen, Ran: h.Ran}
 }
 
 // Begin notes that an action is under way.
@@ -71,6 +75,12 @@ func (h *History) End(r Result, now time.Time) {
 	if r.Kind == StartContainer {
 		// The next start looks for its image anew.
 		delete(h.Steps, Key{PullImage, r.Name})
+	}
+	switch {
+	case starts(r.Kind) && r.Unseen.After(h.Unseen):
+		h.Unseen = r.Unseen
+	case r.Kind == Look && r.Err == nil:
+		h.Unseen = time.Time{}
 	}
 	p.InFlight = false
 	p.Began = time.Time{}
@@ -103,11 +113,14 @@ func (h *History) End(r Result, now time.Time) {
 // sees it: nothing of a success has to be remembered.
 func once(k Kind) bool {
 	switch k {
-	case RunSandbox, StartContainer, StopContainer, RemoveContainer, RemoveSandbox:
+	case RunSandbox, StartContainer, Look, StopContainer, RemoveContainer, RemoveSandbox:
 		return true
 	}
 	return false
 }
+
+// starts says that a step brings something into being that has to be stopped.
+func starts(k Kind) bool { return k == RunSandbox || k == StartContainer }
 
 // Wake makes a failed step due at once: what it waited for has changed.
 func (h *History) Wake(kinds ...Kind) {

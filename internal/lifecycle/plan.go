@@ -83,6 +83,9 @@ type Output struct {
 // at most one action, and none that is in flight or waits for its retry.
 func Plan(in Input) Output {
 	p := &planner{Input: in}
+	if p.stale() {
+		p.ask(Action{Key: Key{Kind: Look}})
+	}
 	switch in.Mode {
 	case Run:
 		p.run()
@@ -172,11 +175,28 @@ func (p *planner) wait(container, reason, message string) {
 // process into being.
 func (p *planner) startInFlight() bool {
 	for key, step := range p.History.Steps {
-		if step.InFlight && (key.Kind == StartContainer || key.Kind == RunSandbox) {
+		if step.InFlight && starts(key.Kind) {
 			return true
 		}
 	}
 	return false
+}
+
+// stale says whether what was observed may be from before a start that ended
+// since: more may run than is known.
+func (p *planner) stale() bool { return p.Observed.At.Before(p.History.Unseen) }
+
+// unsettled says whether more may run than was observed, and explains it.
+func (p *planner) unsettled(stage explain.Stage) bool {
+	switch {
+	case p.startInFlight():
+		p.explain(stage, "", "a start under way to end", Key{})
+	case p.stale():
+		p.explain(stage, "", "the runtime to tell what became of the last start", Key{Kind: Look})
+	default:
+		return false
+	}
+	return true
 }
 
 // everStarted says whether a regular container has been started in that

@@ -20,11 +20,8 @@ func (p *planner) terminate() {
 		p.stop(c, grace, p.Why)
 		p.explain(explain.Terminating, c.Name, "the container to stop within its grace period", Key{StopContainer, c.ID})
 	}
-	if p.startInFlight() {
-		running = true
-		p.explain(explain.Terminating, "", "a start under way to be taken back", Key{})
-	}
-	p.out.Stopped = !running
+	unsettled := p.unsettled(explain.Terminating)
+	p.out.Stopped = !running && !unsettled
 	if p.out.Explain.Stage == "" {
 		p.out.Explain = explain.Entry{Stage: explain.Terminating}
 	}
@@ -50,7 +47,10 @@ func (p *planner) finish() {
 			stopped = false
 		}
 	}
-	stopped = stopped && !p.startInFlight()
+	if p.unsettled(explain.Cleanup) {
+		stopped = false
+	}
+	quiet := stopped
 	if stopped {
 		for i := range p.Observed.Sandboxes {
 			s := &p.Observed.Sandboxes[i]
@@ -67,7 +67,7 @@ func (p *planner) finish() {
 		p.explain(explain.Cleanup, "", "the API server to accept the final status", Key{Kind: FlushStatus})
 	}
 	unmounted := false
-	if !p.History.inFlight(Key{Kind: Mount}) && !p.History.inFlight(Key{Kind: Prepare}) {
+	if quiet && !p.History.inFlight(Key{Kind: Mount}) && !p.History.inFlight(Key{Kind: Prepare}) {
 		unmounted = p.want(Action{Key: Key{Kind: Unmount}})
 	}
 	if !unmounted {

@@ -57,7 +57,7 @@ func (p *planner) deadlineExceeded() bool {
 }
 
 func (p *planner) endedNow() bool {
-	if p.startInFlight() || !p.ended() {
+	if p.startInFlight() || p.stale() || !p.ended() {
 		return false
 	}
 	p.out.Ended = true
@@ -123,6 +123,10 @@ func (p *planner) sandbox(volumesReady bool) *observed.Sandbox {
 		p.explain(explain.Sandbox, "", "volumes, before the sandbox", key)
 		return nil
 	}
+	if p.stale() {
+		p.explain(explain.Sandbox, "", "the runtime to tell what became of the last start", Key{Kind: Look})
+		return nil
+	}
 	attempt := uint32(0)
 	if len(p.Observed.Sandboxes) > 0 {
 		attempt = p.Observed.Sandboxes[0].Attempt + 1
@@ -147,6 +151,9 @@ func (p *planner) retire(s *observed.Sandbox, why string) (over bool) {
 	if running {
 		p.explain(explain.Sandbox, "", "containers of the lost sandbox to stop", Key{StopSandbox, s.ID})
 		return false
+	}
+	if !p.History.done(Key{StopSandbox, s.ID}) && p.unsettled(explain.Sandbox) {
+		return false // a container may yet appear in it
 	}
 	if !p.want(Action{Key: Key{StopSandbox, s.ID}, ID: s.ID}) {
 		p.explain(explain.Sandbox, "", "the lost sandbox's network to be taken down (StopPodSandbox)", Key{StopSandbox, s.ID})
@@ -272,6 +279,10 @@ func (p *planner) start(c *v1.Container, latest *observed.Container, sandbox *ob
 
 	if step.InFlight {
 		p.explain(explain.Container, c.Name, "the runtime to create and start the container", key)
+		return true
+	}
+	if p.stale() {
+		p.explain(explain.Container, c.Name, "the runtime to tell what became of the last start", Key{Kind: Look})
 		return true
 	}
 	if latest != nil && latest.State == observed.Exited {

@@ -72,6 +72,7 @@ type stage struct {
 	in      Input
 	began   time.Time
 	pending map[Key]Action
+	unseen  *Action // a start that ended and is not observed yet
 }
 
 func newStage(t *testing.T, words []string) *stage {
@@ -136,6 +137,12 @@ func (st *stage) happen(t *testing.T, words []string) {
 		delete(st.pending, key)
 		st.in.History.End(Result{Key: key, Err: fmt.Errorf("%s", strings.Join(words[2:], " ")),
 			Reason: "CreateContainerError", Unknown: words[0] == "lost"}, st.in.Now)
+	case "unseen": // done, and the runtime does not tell
+		key := st.find(t, words[1])
+		a := st.pending[key]
+		st.unseen = &a
+		delete(st.pending, key)
+		st.in.History.End(Result{Key: key, Unseen: st.in.Now}, st.in.Now)
 	case "exit":
 		code, _ := strconv.Atoi(words[2])
 		c := st.container(words[1])
@@ -183,6 +190,9 @@ func (st *stage) done(t *testing.T, text string) {
 	key := st.find(t, text)
 	a := st.pending[key]
 	delete(st.pending, key)
+	if a.Kind == Look && st.unseen != nil {
+		a = *st.unseen
+	}
 	o := &st.in.Observed
 	switch a.Kind {
 	case RunSandbox:

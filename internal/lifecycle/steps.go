@@ -72,6 +72,7 @@ var deadlines = map[Kind]time.Duration{
 	RemoveCgroup: 30 * time.Second,
 	RemoveLogs:   30 * time.Second,
 	DeleteObject: 30 * time.Second,
+	Look:         refreshDeadline,
 }
 
 // refreshDeadline bounds the look at what a call left behind.
@@ -97,19 +98,21 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 	case Mount:
 		s.mount(ctx, sc, &r)
 	case RunSandbox:
-		r.Err = s.runSandbox(ctx, sc, a)
+		s.runSandbox(ctx, sc, a, &r)
 	case PullImage:
 		s.pull(ctx, sc, a, &r)
 	case StartContainer:
 		s.startContainer(ctx, sc, a, &r)
+	case Look:
+		r.Err = s.Refresher.Refresh(ctx, sc.Pod.UID)
 	case StopContainer:
-		r.Err = s.stopContainer(ctx, sc, a)
+		s.stopContainer(ctx, sc, a, &r)
 	case StopSandbox:
-		r.Err = s.changing(ctx, sc.Pod.UID, func() error { return s.Runtime.StopPodSandbox(ctx, a.ID) })
+		s.changing(ctx, &r, sc.Pod.UID, func() error { return s.Runtime.StopPodSandbox(ctx, a.ID) })
 	case RemoveContainer:
-		r.Err = s.changing(ctx, sc.Pod.UID, func() error { return s.Runtime.RemoveContainer(ctx, a.ID) })
+		s.changing(ctx, &r, sc.Pod.UID, func() error { return s.Runtime.RemoveContainer(ctx, a.ID) })
 	case RemoveSandbox:
-		r.Err = s.changing(ctx, sc.Pod.UID, func() error { return s.Runtime.RemovePodSandbox(ctx, a.ID) })
+		s.changing(ctx, &r, sc.Pod.UID, func() error { return s.Runtime.RemovePodSandbox(ctx, a.ID) })
 	case FlushStatus:
 		r.Err = s.Statuses.Accepted(ctx, sc.Pod.UID)
 	case Unmount:
@@ -129,16 +132,23 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 }
 
 // changing makes a call that changes what the runtime has, then re-reads the
-// pod; also after a failure, which may have changed something.
-func (s *Steps) changing(ctx context.Context, uid types.UID, call func() error) error {
-	err := call()
+// pod; also after a failure, which may have changed something. A start whose
+// effect could not be read is a success all the same: it must not be repeated
+// before somebody has looked.
+func (s *Steps) changing(ctx context.Context, r *Result, uid types.UID, call func() error) {
+	r.Err = call()
+	ended := time.Now()
 	// What the call left behind has to be seen even if the step was cancelled.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshDeadline)
 	defer cancel()
-	if rerr := s.Refresher.Refresh(ctx, uid); err == nil && rerr != nil {
-		return fmt.Errorf("refresh pod from runtime: %w", rerr)
+	err := s.Refresher.Refresh(ctx, uid)
+	if err == nil {
+		return
 	}
-	return err
+	r.Unseen = ended
+	if r.Err == nil && !starts(r.Kind) {
+		r.Err = fmt.Errorf("refresh pod from runtime: %w", err)
+	}
 }
 
 func (s *Steps) mount(ctx context.Context, sc Scene, r *Result) {
@@ -179,28 +189,29 @@ func (s *Steps) enter(ctx context.Context, sc Scene) (leave func(), err error) {
 	return leave, nil
 }
 
-func (s *Steps) runSandbox(ctx context.Context, sc Scene, a Action) error {
+func (s *Steps) runSandbox(ctx context.Context, sc Scene, a Action, r *Result) {
 	handler, err := s.Configs.RuntimeHandler(ctx, sc.Pod)
-	if err == nil {
-		err = s.runSandboxWith(ctx, sc, a, handler)
+	if r.Err = err; err == nil {
+		s.runSandboxWith(ctx, sc, a, handler, r)
 	}
-	if err != nil && ctx.Err() == nil {
+	if r.Err != nil && ctx.Err() == nil {
 		s.Events.Event(sc.Pod, "", v1.EventTypeWarning, "FailedCreatePodSandBox",
-			"Failed to create pod sandbox: "+err.Error())
+			"Failed to create pod sandbox: "+r.Err.Error())
 	}
-	return err
 }
 
-func (s *Steps) runSandboxWith(ctx context.Context, sc Scene, a Action, handler string) error {
+func (s *Steps) runSandboxWith(ctx context.Context, sc Scene, a Action, handler string, r *Result) {
 	config, err := s.Configs.Sandbox(sc.Pod, a.Attempt, sc.CgroupParent)
 	if err != nil {
-		return err
+		r.Err = err
+		return
 	}
 	leave, err := s.enter(ctx, sc)
 	if err != nil {
-		return err
+		r.Err = err
+		return
 	}
-	return s.changing(ctx, sc.Pod.UID, func() error {
+	s.changing(ctx, r, sc.Pod.UID, func() error {
 		defer leave()
 		_, err := s.Runtime.RunPodSandbox(ctx, config, handler)
 		return err
@@ -213,7 +224,7 @@ func (s *Steps) startContainer(ctx context.Context, sc Scene, a Action, r *Resul
 		r.Err, r.Reason = err, "ContainerCreating"
 		return
 	}
-	r.Err = s.changing(ctx, sc.Pod.UID, func() (err error) {
+	s.changing(ctx, r, sc.Pod.UID, func() (err error) {
 		defer leave()
 		id := a.ID
 		if id == "" {
@@ -275,7 +286,7 @@ func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err 
 	return id, nil
 }
 
-func (s *Steps) stopContainer(ctx context.Context, sc Scene, a Action) error {
+func (s *Steps) stopContainer(ctx context.Context, sc Scene, a Action, r *Result) {
 	if a.Container != nil && !a.Again {
 		message := "Stopping container " + a.Container.Name
 		if a.Why != "" {
@@ -283,5 +294,5 @@ func (s *Steps) stopContainer(ctx context.Context, sc Scene, a Action) error {
 		}
 		s.Events.Event(sc.Pod, a.Container.Name, v1.EventTypeNormal, "Killing", message)
 	}
-	return s.changing(ctx, sc.Pod.UID, func() error { return s.Runtime.StopContainer(ctx, a.ID, a.Grace) })
+	s.changing(ctx, r, sc.Pod.UID, func() error { return s.Runtime.StopContainer(ctx, a.ID, a.Grace) })
 }

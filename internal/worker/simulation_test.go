@@ -514,6 +514,11 @@ func (s *simulation) Do(ctx context.Context, sc lifecycle.Scene, a lifecycle.Act
 			s.refresh(uid)
 		})
 		r.Err, r.Unknown = errLost, true
+	case fault < 17 && (a.Kind == lifecycle.RunSandbox || a.Kind == lifecycle.StartContainer):
+		r.Err = s.effect(ctx, sc, a)
+		s.say("%s: %s -> %v, unseen", uid, a, cmp.Or(r.Err, errOK))
+		r.Unseen = s.now.Add(1) // after whatever was seen up to now
+		return r
 	default:
 		r.Err = s.effect(ctx, sc, a)
 		s.say("%s: %s -> %v", uid, a, cmp.Or(r.Err, errOK))
@@ -735,7 +740,8 @@ func (s simAdmission) SubmitAll(requests []admission.Request) {
 		s.answers = append(s.answers, func() { r.Answer(v) })
 	}
 }
-func (s simAdmission) Forget(types.UID) {}
+func (s simAdmission) Leaving(types.UID) {}
+func (s simAdmission) Forget(types.UID)  {}
 
 var simEviction = status.Failure{Reason: "Evicted", Message: "The node was low on resource: memory."}
 var seedFlag = flag.Uint64("seed", 0, "run only this seed of the simulation, and print it")

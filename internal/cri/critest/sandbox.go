@@ -45,19 +45,21 @@ func refused(format string, args ...any) error { return status.Errorf(codes.Unkn
 // and holds the request against the rules as it is made. The lock is held.
 func (r *Runtime) reserve(req any) (release func()) {
 	var name string
+	judge := func() {}
 	switch q := req.(type) {
 	case *runtimeapi.RunPodSandboxRequest:
 		name = sandboxName(q.GetConfig().GetMetadata())
-		r.oneReady(name, q.GetConfig().GetMetadata())
+		judge = func() { r.oneReady(name, q.GetConfig().GetMetadata()) }
 	case *runtimeapi.CreateContainerRequest:
 		if sb, ok := r.sandboxes.get(q.GetPodSandboxId()); ok {
 			name = containerName(q.GetConfig().GetMetadata(), sb.meta())
-			r.notStopped(name, sb)
+			judge = func() { r.notStopped(name, sb) }
 		}
 	}
 	if _, taken := r.reserved[name]; name == "" || taken {
-		return func() {}
+		return func() {} // to be refused
 	}
+	judge()
 	r.reserved[name] = "a call in flight"
 	return func() { delete(r.reserved, name) }
 }

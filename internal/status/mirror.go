@@ -126,6 +126,30 @@ func (m *Mirrors) Observe(mirror *v1.Pod) {
 	m.poke(name)
 }
 
+// ObserveList takes all pods that a list of the API server has brought: what
+// is not among them is gone, also a mirror that was made since the watch broke
+// and that no watch will tell of.
+func (m *Mirrors) ObserveList(pods []*v1.Pod) {
+	listed := map[podspec.Name]*v1.Pod{}
+	for _, pod := range pods {
+		if podspec.IsMirror(pod) {
+			listed[podspec.FullName(pod)] = pod
+		}
+	}
+	m.mu.Lock()
+	before := m.have
+	m.have = listed
+	m.mu.Unlock()
+	for name := range listed {
+		m.poke(name)
+	}
+	for name := range before {
+		if listed[name] == nil {
+			m.poke(name)
+		}
+	}
+}
+
 // ObserveDeleted takes the last copy of a mirror pod that was deleted.
 func (m *Mirrors) ObserveDeleted(mirror *v1.Pod) {
 	name := podspec.FullName(mirror)

@@ -100,6 +100,24 @@ func TestDeletedMirrorIsMadeAgain(t *testing.T) {
 	})
 }
 
+// A mirror was made while no watch was open, and deleted before the next list:
+// only the list can tell.
+func TestMirrorMissingFromList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		m := newTestMirrors(t, a, nil)
+		a.changed = nil
+		m.Ensure(manifest("etcd", "h1"))
+		m.Ensure(manifest("dns", "h2"))
+		synctest.Wait()
+		a.took()
+		a.set(func() { delete(a.pods, "default/etcd") })
+		m.ObserveList([]*v1.Pod{a.get("default", "dns")})
+		synctest.Wait()
+		wantCalls(t, a, "create etcd")
+	})
+}
+
 func TestMirrorsAtStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()

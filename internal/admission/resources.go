@@ -3,7 +3,6 @@ package admission
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -34,9 +33,11 @@ func Resources() Check {
 			switch {
 			case wants[name] <= have-staying-passing:
 			case wants[name] > have-staying:
+				// The numbers are in the form that upstream's users know: CPU in
+				// thousandths, everything else in its unit.
 				return reject(OutOf+string(name), fmt.Sprintf(
-					"the node has not enough %s: the pod requests %s, accepted pods hold %s of %s",
-					name, show(name, wants[name]), show(name, staying+passing), show(name, have)))
+					"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
+					name, wants[name], staying+passing, have))
 			case wait.Decision != Wait:
 				wait = Verdict{Decision: Wait, Reason: OutOf + string(name), Message: fmt.Sprintf(
 					"waits for %s that %s still holds", name, whom)}
@@ -95,17 +96,6 @@ func amount(name v1.ResourceName, q resource.Quantity) int64 {
 		return q.MilliValue()
 	}
 	return q.Value()
-}
-
-func show(name v1.ResourceName, n int64) string {
-	switch {
-	case name == v1.ResourceCPU:
-		return resource.NewMilliQuantity(n, resource.DecimalSI).String()
-	case name == v1.ResourceMemory, name == v1.ResourceEphemeralStorage, strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix):
-		return resource.NewQuantity(n, resource.BinarySI).String()
-	default:
-		return resource.NewQuantity(n, resource.DecimalSI).String()
-	}
 }
 
 // waitsForRoom says whether a verdict makes a pod wait for what others hold.

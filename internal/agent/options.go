@@ -56,7 +56,7 @@ func (a *Agent) connectRuntime(ctx context.Context) (err error) {
 	k := &a.cfg.Kubelet
 	if a.runtime, err = cri.New(cri.Config{
 		Endpoint: k.ContainerRuntimeEndpoint, ImageEndpoint: k.ImageServiceEndpoint,
-		Timeout: k.RuntimeRequestTimeout.Duration, Registerer: a.registry,
+		Timeout: k.RuntimeRequestTimeout.Duration, Hold: true, Registerer: a.registry,
 	}); err != nil {
 		return fmt.Errorf("set up runtime client: %w", err)
 	}

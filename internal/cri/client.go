@@ -40,6 +40,9 @@ type Config struct {
 	Timeout time.Duration
 	// ConnectTimeout bounds WaitReady; 0 means 30 s.
 	ConnectTimeout time.Duration
+	// Hold lets the runtime finish the calls under way if this process is
+	// killed, instead of cancelling them; see holder.
+	Hold bool
 	// Registerer of the metrics; nil registers none.
 	Registerer prometheus.Registerer
 }
@@ -47,8 +50,9 @@ type Config struct {
 // Client calls the container runtime. All methods may be called at the same
 // time. It reconnects by itself when the runtime was away.
 type Client struct {
-	rt  runtimeapi.RuntimeServiceClient
-	img runtimeapi.ImageServiceClient
+	rt      runtimeapi.RuntimeServiceClient
+	streams runtimeapi.RuntimeServiceClient
+	img     runtimeapi.ImageServiceClient
 
 	timeout        time.Duration
 	connectTimeout time.Duration
@@ -60,6 +64,7 @@ type Client struct {
 	path, imagePath string
 	bare            bool
 	conns           []*grpc.ClientConn
+	holder          holder
 }
 
 // New returns a client of the runtime at cfg.Endpoint. It does not connect;
@@ -78,23 +83,34 @@ func New(cfg Config) (*Client, error) {
 		}
 		bare = bare || imageBare
 	}
-	conn, err := dial(path)
+	c := &Client{path: path, imagePath: imagePath, bare: bare}
+	connected := func(net.Conn) {}
+	if cfg.Hold {
+		connected = c.holder.hold
+	}
+	conn, err := dial(path, connected)
 	if err != nil {
 		return nil, fmt.Errorf("runtime service: %w", err)
 	}
-	conns := []*grpc.ClientConn{conn}
+	c.conns = []*grpc.ClientConn{conn}
 	imageConn := conn
 	if imagePath != path {
-		if imageConn, err = dial(imagePath); err != nil {
-			return nil, errors.Join(fmt.Errorf("image service: %w", err), conn.Close())
+		if imageConn, err = dial(imagePath, func(net.Conn) {}); err != nil {
+			return nil, errors.Join(fmt.Errorf("image service: %w", err), c.Close())
 		}
-		conns = append(conns, imageConn)
+		c.conns = append(c.conns, imageConn)
 	}
-	c, err := NewOver(cfg, runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(imageConn))
+	// Streams have a connection of their own, which is never held: a stream
+	// that nobody reads any more would fill it.
+	streams, err := dial(path, func(net.Conn) {})
 	if err != nil {
-		return nil, errors.Join(err, closeAll(conns))
+		return nil, errors.Join(fmt.Errorf("runtime service: %w", err), c.Close())
 	}
-	c.path, c.imagePath, c.bare, c.conns = path, imagePath, bare, conns
+	c.conns = append(c.conns, streams)
+	c.streams = runtimeapi.NewRuntimeServiceClient(streams)
+	if err := c.serve(cfg, runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(imageConn)); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	return c, nil
 }
 
@@ -102,7 +118,15 @@ func New(cfg Config) (*Client, error) {
 // the in-memory runtime of package critest without a socket. The endpoints of
 // cfg are not used.
 func NewOver(cfg Config, rt runtimeapi.RuntimeServiceClient, img runtimeapi.ImageServiceClient) (*Client, error) {
-	c := &Client{rt: rt, img: img, timeout: cfg.Timeout, connectTimeout: cfg.ConnectTimeout}
+	c := &Client{streams: rt}
+	if err := c.serve(cfg, rt, img); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Client) serve(cfg Config, rt runtimeapi.RuntimeServiceClient, img runtimeapi.ImageServiceClient) error {
+	c.rt, c.img, c.timeout, c.connectTimeout = rt, img, cfg.Timeout, cfg.ConnectTimeout
 	if c.timeout <= 0 {
 		c.timeout = defaultTimeout
 	}
@@ -111,18 +135,22 @@ func NewOver(cfg Config, rt runtimeapi.RuntimeServiceClient, img runtimeapi.Imag
 	}
 	c.metrics = newMetrics(&c.calls)
 	if err := c.metrics.register(cfg.Registerer); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+		return fmt.Errorf("register metrics: %w", err)
 	}
-	return c, nil
+	return nil
 }
 
-func dial(path string) (*grpc.ClientConn, error) {
+func dial(path string, connected func(net.Conn)) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// Runtimes refuse the socket's path as an HTTP/2 authority.
 		grpc.WithAuthority("localhost"),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
+			c, err := (&net.Dialer{}).DialContext(ctx, "unix", addr)
+			if err == nil {
+				connected(c)
+			}
+			return c, err
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		// A restarted runtime is back within a second or two: look often.
@@ -152,7 +180,10 @@ func closeAll(conns []*grpc.ClientConn) error {
 }
 
 // Close ends the connections; calls in flight fail with an unknown outcome.
-func (c *Client) Close() error { return closeAll(c.conns) }
+func (c *Client) Close() error {
+	c.holder.release()
+	return closeAll(c.conns)
+}
 
 // WaitReady waits until runtime and image service answer, at most
 // Config.ConnectTimeout. A runtime that is still starting, or whose socket

@@ -135,7 +135,7 @@ func (c *Client) GetContainerEvents(ctx context.Context, opened func(), deliver 
 	defer func() { c.metrics.observe(operation, time.Since(begin), err) }()
 	ctx, cancel := context.WithCancel(ctx) // ends the stream when deliver panics, too
 	defer cancel()
-	stream, err := c.rt.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
+	stream, err := c.streams.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
 	if err != nil {
 		return fmt.Errorf("open the stream of container events: %w", err)
 	}

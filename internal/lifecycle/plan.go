@@ -164,6 +164,13 @@ func (p *planner) explain(stage explain.Stage, object, waitsFor string, key Key)
 	}
 }
 
+// blame gives the explanation an error if it has none of its own.
+func (p *planner) blame(text string, attempts int) {
+	if e := &p.out.Explain; e.LastError == "" && e.Stage != explain.Running && e.Stage != "" {
+		e.LastError, e.Attempts = text, attempts
+	}
+}
+
 func (p *planner) wait(container, reason, message string) {
 	if p.out.Waiting == nil {
 		p.out.Waiting = map[string]v1.ContainerStateWaiting{}

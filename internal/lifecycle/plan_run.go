@@ -289,6 +289,8 @@ func (p *planner) start(c *v1.Container, latest *observed.Container, sandbox *ob
 		if p.backingOff(c, latest) {
 			return false
 		}
+		// Whatever it waits for next, this is why it does not run.
+		defer p.blame(exitText(latest), int(latest.Attempt)+1)
 	}
 	late := latest != nil && latest.State == observed.Created && !step.UnknownSince.IsZero()
 	if !late && !p.History.due(key, p.Now) {

@@ -45,11 +45,13 @@ type worker struct {
 	mounts   volume.Mounts
 	cgroup   string
 	previous v1.PodStatus
+	told     explain.Entry // stage and object that the pod is in, and since when
 	starts   rim
 	stops    rim
 	// The versions of pod that mirrors and references know.
 	mirrored, registered *v1.Pod
 	steps                sync.WaitGroup
+	idle                 chan struct{} // closed when the last step has ended
 }
 
 // mail is what arrived since the last turn. Tables are not in it: the latest
@@ -78,7 +80,8 @@ func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have ob
 		pool: p, uid: uid, ctx: ctx, pod: pod, arrived: p.Now(),
 		runs:   have.Running() > 0,
 		wake:   make(chan struct{}, 1),
-		starts: newRim(ctx), stops: newRim(ctx),
+		idle:   make(chan struct{}),
+		starts: newRim(context.WithoutCancel(ctx)), stops: newRim(context.WithoutCancel(ctx)),
 		previous: status.Previous(pod, p.Desired.Mirror(podspec.FullName(pod))),
 	}
 }
@@ -121,11 +124,7 @@ func (w *worker) claim() (admission.Request, bool) {
 // run takes turns until the pod is gone or ctx ends. A clean end of the agent
 // leaves everything as it is.
 func (w *worker) run(ctx context.Context) {
-	defer w.steps.Wait()
-	defer func() {
-		w.starts.cancel()
-		w.stops.cancel()
-	}()
+	defer w.end(ctx)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -147,6 +146,29 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
+// parting is how long a clean end of the agent waits for steps under way. A
+// runtime that is cut off in the middle of a call may count it as failed.
+const parting = 3 * time.Second
+
+// end waits for the steps under way, and cancels those that take too long.
+func (w *worker) end(ctx context.Context) {
+	cut := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(parting)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			w.starts.cancel()
+			w.stops.cancel()
+		case <-w.idle:
+		}
+	})
+	w.steps.Wait()
+	cut()
+	close(w.idle)
+	w.starts.cancel()
+	w.stops.cancel()
+}
+
 // turn reads everything that is known, decides, tells and begins what is to be
 // done. It returns when to turn again if nothing happens before.
 func (w *worker) turn() (next time.Time) {
@@ -166,8 +188,11 @@ func (w *worker) turn() (next time.Time) {
 		return time.Time{}
 	}
 	w.register()
-	w.publish(have, out, now)
+	settles := w.publish(have, out, now)
 	w.begin(have, out, now)
+	if !settles.IsZero() && (out.Wake.IsZero() || settles.Before(out.Wake)) {
+		return settles
+	}
 	return out.Wake
 }
 
@@ -182,11 +207,16 @@ func (w *worker) receive(now time.Time) {
 	}{}
 	w.mu.Unlock()
 	for _, r := range mail.results {
-		w.end(r, now)
+		w.note(r, now)
 	}
 	for _, e := range mail.events {
 		if j, ok := e.(Judged); ok {
 			w.verdict = j.Verdict
+			if j.Verdict.Decision == admission.Reject && w.state.Phase == Waiting {
+				j.Verdict.Message = "Pod was rejected: " + j.Verdict.Message
+				w.pool.Events.Event(w.pod, "", v1.EventTypeWarning, j.Verdict.Reason, j.Verdict.Message)
+				e = j
+			}
 		}
 		w.step(e)
 	}
@@ -196,8 +226,8 @@ func (w *worker) receive(now time.Time) {
 	}
 }
 
-// end notes the result of a step.
-func (w *worker) end(r lifecycle.Result, now time.Time) {
+// note takes the result of a step.
+func (w *worker) note(r lifecycle.Result, now time.Time) {
 	logger := klog.FromContext(w.ctx)
 	w.history.End(r, now)
 	switch {
@@ -244,7 +274,7 @@ func (w *worker) step(e Event) {
 			w.starts.cancel()
 		case CancelStops:
 			w.stops.cancel()
-			w.stops = newRim(w.ctx)
+			w.stops = newRim(context.WithoutCancel(w.ctx))
 		case Leave:
 			w.leave()
 		}
@@ -263,6 +293,7 @@ func (w *worker) step(e Event) {
 	}
 	if w.state.Phase == Terminating {
 		w.ending = w.pool.Now()
+		w.pool.Admission.Leaving(w.uid)
 	}
 }
 
@@ -348,8 +379,14 @@ func (w *worker) register() {
 	}
 }
 
-// publish tells what the pod's state is.
-func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time) {
+// settling is how long a stage has to last before it stands in the status: a
+// pod that starts without trouble comes through its stages in less, and each
+// change of the status is a write to the API server.
+const settling = time.Second
+
+// publish tells what the pod's state is. It returns when the explanation will
+// have lasted long enough to be told to the API server, zero if it is told.
+func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time) (settles time.Time) {
 	entry := out.Explain
 	entry.UID, entry.Namespace, entry.Name = w.uid, w.pod.Namespace, w.pod.Name
 	entry.Since = now
@@ -357,11 +394,21 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 		entry.LastError = w.state.Failure.Reason + ": " + w.state.Failure.Message
 	}
 	w.pool.Explain.Set(entry)
+	if w.told.Stage != entry.Stage || w.told.Object != entry.Object {
+		w.told = entry
+	}
+	explanation := ""
+	if w.state.Phase < Terminating && have.ReadySandbox() == nil {
+		settles = w.told.Since.Add(settling)
+		if entry.LastError != "" || !settles.After(now) {
+			explanation, settles = explain.Line(entry, now), time.Time{}
+		}
+	}
 	w.warnOfBackOff(out)
 	// Of a pod that is gone nobody can be told, and a static pod's mirror
 	// still belongs to the pod that has the name.
-	if w.state.Removed || (!w.state.Claimed && podspec.IsStatic(w.pod)) {
-		return
+	if w.state.Removed || (!w.state.Claimed && podspec.IsStatic(w.pod)) || (w.state.Phase == Waiting && !settles.IsZero()) {
+		return settles
 	}
 	ran := have.ReadySandbox() != nil && have.Running() > 0
 	w.previous = status.Generate(status.Input{
@@ -370,12 +417,13 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 		Ended:        w.state.Phase >= Terminated,
 		Terminating:  w.state.Phase == Terminating,
 		VolumesReady: ran || w.history.Steps[lifecycle.Key{Kind: lifecycle.Mount}].Mounted,
-		Explanation:  explain.Line(entry, now),
+		Explanation:  explanation,
 		RuntimeName:  w.pool.RuntimeName,
 		HostIPs:      w.pool.HostIPs(),
 		Now:          now,
 	})
 	w.pool.Statuses.Publish(w.pod, w.previous)
+	return settles
 }
 
 // begin starts the actions of a plan, each in a goroutine of its own that

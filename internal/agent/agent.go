@@ -55,6 +55,8 @@ type Agent struct {
 	node     *node.Node
 	cgroups  *cgroup.Tree
 	volumes  *volume.Reconciler
+	logs     *criconfig.Logs
+	lock     *preflight.Lock // nil without a lock file
 	desired  *desired.Table
 	observed *observed.Table
 	explain  *explain.Table
@@ -93,11 +95,16 @@ func Run(ctx context.Context, cfg *config.Config) error {
 // starts nothing.
 func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	started := time.Now()
+	// Before anything on the node is touched: another kubelet may have it.
+	lock, err := acquireLock(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
 	report, err := prepareMachine(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, registry: prometheus.NewRegistry(), rows: make(chan struct{}, 1), qos: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, lock: lock, registry: prometheus.NewRegistry(), rows: make(chan struct{}, 1), qos: make(chan struct{}, 1)}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if a.nodeName, err = nodeName(cfg); err != nil {
 		return nil, err
@@ -142,11 +149,12 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	}
 	if a.volumes, err = volume.New(volume.Config{
 		Root:    cfg.Flags.RootDir,
-		Objects: objects,
+		Objects: objects, Stale: a.staleVolume,
 		Plugins: builtin.Plugins(builtin.Config{Objects: objects, Tokens: tokens, Allocatable: a.allocatable}),
 	}); err != nil {
 		return nil, fmt.Errorf("set up volumes: %w", err)
 	}
+	a.logs = criconfig.NewLogs(cfg.Kubelet.PodLogsDir)
 	images, err := image.New(a.imageConfig())
 	if err != nil {
 		return nil, fmt.Errorf("set up images: %w", err)
@@ -176,7 +184,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 		Statuses: a.writer, Events: a.recorder, Explain: a.explain,
 		Steps: &lifecycle.Steps{
 			Runtime: a.runtime, Refresher: a.pleg, Volumes: a.volumes, Images: images, Cgroups: a.cgroups,
-			Configs: configs, Logs: criconfig.NewLogs(cfg.Kubelet.PodLogsDir), Statuses: a.writer, Events: a.recorder,
+			Configs: configs, Logs: a.logs, Statuses: a.writer, Events: a.recorder,
 			Gate: newGate(), IsUnknown: cri.IsUnknown, NextRefresh: a.volumes.NextRefresh, PodIPs: a.podIPs,
 		},
 		Leftovers:     a.leftovers,
@@ -230,6 +238,20 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	parts = append(parts, a.servers...)
 	parts = append(parts, a.sources...)
+	if a.lock != nil && a.lock.Contended() != nil {
+		var end context.CancelFunc
+		ctx, end = context.WithCancel(ctx)
+		defer end()
+		parts = append(parts, part{"lock file", func(ctx context.Context) error {
+			select {
+			case <-a.lock.Contended():
+				logger.Info("Another process wants the lock file, ending", "file", a.cfg.Flags.LockFile)
+				end()
+			case <-ctx.Done():
+			}
+			return nil
+		}})
+	}
 	if a.watchdog.Enabled() {
 		parts = append(parts, part{"systemd watchdog", a.watchdog.Run})
 	}
@@ -278,7 +300,19 @@ func nodeName(cfg *config.Config) (string, error) {
 	return normalizeNodeName(name)
 }
 
-// prepareMachine takes the lock and runs the checks of the machine.
+// acquireLock takes the lock file, if there is to be one.
+func acquireLock(ctx context.Context, cfg *config.Config) (*preflight.Lock, error) {
+	if cfg.Flags.LockFile == "" {
+		return nil, nil
+	}
+	lock, err := preflight.AcquireLock(ctx, cfg.Flags.LockFile, cfg.Flags.ExitOnLockContention)
+	if err != nil {
+		return nil, fmt.Errorf("take the lock file: %w", err)
+	}
+	return lock, nil
+}
+
+// prepareMachine runs the checks of the machine.
 func prepareMachine(ctx context.Context, cfg *config.Config) (preflight.Report, error) {
 	report, err := preflight.Check(ctx, preflightConfig(cfg))
 	for _, w := range report.Warnings {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -189,6 +190,10 @@ func (a *Agent) imageConfig() image.Config {
 	c := image.Config{
 		Service: a.runtime, Events: a.recorder,
 		SerializePulls: deref(k.SerializeImagePulls, true), MaxParallel: k.MaxParallelImagePulls,
+		NodeConfigFiles: []string{
+			filepath.Join(a.cfg.Flags.RootDir, "config.json"), "/root/.docker/config.json", "/config.json",
+			filepath.Join(a.cfg.Flags.RootDir, ".dockercfg"), "/root/.dockercfg", "/.dockercfg",
+		},
 		QPS: float64(deref(k.RegistryPullQPS, 5)), Burst: int(k.RegistryBurst),
 		Registerer: a.registry,
 	}

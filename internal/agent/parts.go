@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"kubelet/internal/source"
 	"kubelet/internal/standalone"
 	"kubelet/internal/status"
+	"kubelet/internal/volume"
 )
 
 // newStatuses makes the ways out: events, statuses, mirror pods.
@@ -181,7 +183,8 @@ func (a *Agent) knownPods() (map[types.UID]bool, error) {
 	return known, nil
 }
 
-// leftovers are pods of which something is on disk or in the cgroup tree.
+// leftovers are pods of which something is on disk or in the cgroup tree. Logs
+// of pods on another kubelet's watch do not count: each has its own podLogsDir.
 func (a *Agent) leftovers(ctx context.Context) []types.UID {
 	logger := klog.FromContext(ctx)
 	uids, err := a.volumes.OnDisk()
@@ -192,7 +195,16 @@ func (a *Agent) leftovers(ctx context.Context) []types.UID {
 	if err != nil {
 		logger.Error(err, "Pod cgroups cannot be listed, what is left over stays")
 	}
-	return append(uids, inCgroups...)
+	withLogs, err := a.logs.Pods()
+	if err != nil {
+		logger.Error(err, "Pod logs cannot be listed, what is left over stays")
+	}
+	return slices.Concat(uids, inCgroups, withLogs)
+}
+
+// staleVolume tells that a pod's volume keeps older content.
+func (a *Agent) staleVolume(pod *v1.Pod, err *volume.Error) {
+	a.recorder.Event(pod, "", v1.EventTypeWarning, "FailedMount", err.Error())
 }
 
 // keepQoS keeps the weights of the QoS levels in line with the pods on the

@@ -114,6 +114,25 @@ func (l *Logs) RemoveLogs(uid types.UID) error {
 	return nil
 }
 
+// Pods lists the pods that have a log directory.
+func (l *Logs) Pods() ([]types.UID, error) {
+	entries, err := os.ReadDir(l.podLogsDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list pod log directories: %w", err)
+	}
+	var uids []types.UID
+	for _, e := range entries {
+		// namespace_name_uid; none of the three can hold an underscore.
+		if parts := strings.Split(e.Name(), "_"); e.IsDir() && len(parts) == 3 && parts[2] != "" {
+			uids = append(uids, types.UID(parts[2]))
+		}
+	}
+	return uids, nil
+}
+
 // removeLinksInto removes the links that lead into one pod's directory. They
 // carry the pod's name, so only few are read.
 func (l *Logs) removeLinksInto(dir string) error {

@@ -167,7 +167,8 @@ func (s *Steps) pull(ctx context.Context, sc Scene, a Action, r *Result) {
 	if e, ok := errors.AsType[*image.Error](r.Err); ok {
 		r.Reason, r.Message, r.RetryAt = e.Reason, e.Message, e.RetryAt
 		// The first failure of a pull shows for a moment, then the back-off.
-		if e.Reason == image.ErrImagePull {
+		switch e.Reason {
+		case image.ErrImagePull, image.RegistryUnavailable, image.SignatureValidationFailed:
 			r.RetryAt = time.Time{}
 		}
 	} else if r.Err != nil {

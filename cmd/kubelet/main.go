@@ -1,9 +1,8 @@
 // Command kubelet runs the pods of one node.
 //
-// Exit codes: 0 after a clean end, 1 if the kubelet failed or does not accept
-// its command line or configuration (as upstream), 128 plus the signal's
-// number if a second signal cut the end short. The subcommands, which upstream
-// does not have, exit with 2 when they are used wrongly.
+// Exit codes: 0 after a clean end, 1 if the kubelet failed, 2 if command line
+// or configuration are wrong (upstream: 1), 128 plus the signal's number if a
+// second signal cut the end short.
 package main
 
 import (

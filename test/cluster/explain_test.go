@@ -65,6 +65,14 @@ func TestExplain(t *testing.T) {
 	}
 	ns := namespace(t)
 	direct := func(text string) { createText(t, ns, text+"  nodeName: "+node.Name+"\n") }
+	// The first restart comes at once; there is no back-off before the second.
+	crashLoop := func(name string) {
+		t.Helper()
+		waitPod(t, ns, name, "CrashLoopBackOff", func(p *v1.Pod) bool {
+			s := harness.ContainerStatus(p, "main")
+			return s.State.Waiting != nil && s.State.Waiting.Reason == "CrashLoopBackOff"
+		})
+	}
 
 	t.Run("image", func(t *testing.T) {
 		direct(strings.Replace(agentPod("image", []string{"pause"}, "  imagePullPolicy: Never"), "test/agent:1", "test/none:1", 1))
@@ -94,15 +102,18 @@ func TestExplain(t *testing.T) {
 	})
 	t.Run("command", func(t *testing.T) {
 		direct(agentPod("command", []string{"pause"}, "  command: [/no/such/program]"))
+		crashLoop("command")
 		explained(t, ns, "command", explain.BackOff, "/no/such/program")
 	})
 	t.Run("crash", func(t *testing.T) {
 		direct(agentPod("crash", []string{"exit", "42"}))
+		crashLoop("crash")
 		explained(t, ns, "crash", explain.BackOff, "42")
 	})
 	t.Run("admission", func(t *testing.T) {
 		direct(agentPod("admission", []string{"pause"}, "nodeSelector: {no: where}"))
-		explained(t, ns, "admission", explain.Admission, "NodeAffinity")
+		waitPhase(t, ns, "admission", v1.PodFailed)
+		explained(t, ns, "admission", explain.Done, "NodeAffinity")
 	})
 	t.Run("init container", func(t *testing.T) {
 		create(t, ns, "init-waits.yaml")

@@ -161,6 +161,20 @@ func TestRestartPolicies(t *testing.T) {
 // when they start, are asked to end, and end.
 func record(ns string) string { return "/var/lib/test-records/" + ns }
 
+// waitStarted waits until a recording pod has started: only then does it hear
+// signals, which is a moment after the runtime calls it running.
+func waitStarted(t *testing.T, ns, name string) *v1.Pod {
+	t.Helper()
+	pod := waitReady(t, ns, name)
+	until(t, name+" to record its start", func(context.Context) error {
+		if starts(ns)[name] == 0 {
+			return fmt.Errorf("record: %q", readRecord(ns))
+		}
+		return nil
+	})
+	return pod
+}
+
 func readRecord(ns string) []string {
 	text, err := os.ReadFile(node.Path("/var/lib/test-records/" + ns + "/record"))
 	if err != nil {
@@ -177,7 +191,7 @@ func TestGracefulAndForcedStop(t *testing.T) {
 		t.Parallel()
 		ns := namespace(t)
 		create(t, ns, "record.yaml", "NAME", "polite", "VERB", "linger", "ARG", "700ms", "GRACE", "30", "DIR", record(ns))
-		waitReady(t, ns, "polite")
+		waitStarted(t, ns, "polite")
 		deletePod(t, ns, "polite", 30)
 		waitGone(t, ns, "polite")
 		if got, want := readRecord(ns), []string{"start polite", "term polite", "end polite"}; !slices.Equal(got, want) {
@@ -189,7 +203,7 @@ func TestGracefulAndForcedStop(t *testing.T) {
 		ns := namespace(t)
 		recorder := node.Cluster.Record(t.Context(), ns)
 		create(t, ns, "record.yaml", "NAME", "stubborn", "VERB", "stubborn", "ARG", "", "GRACE", "2", "DIR", record(ns))
-		pod := waitReady(t, ns, "stubborn")
+		pod := waitStarted(t, ns, "stubborn")
 		deletePod(t, ns, "stubborn", 2)
 		waitGone(t, ns, "stubborn")
 		recorder.Stop()
@@ -215,7 +229,7 @@ func TestGracefulAndForcedStop(t *testing.T) {
 		upstreamFails(t, "a StopContainer that is under way is not interrupted")
 		ns := namespace(t)
 		create(t, ns, "record.yaml", "NAME", "stubborn", "VERB", "stubborn", "ARG", "", "GRACE", "600", "DIR", record(ns))
-		waitReady(t, ns, "stubborn")
+		waitStarted(t, ns, "stubborn")
 		deletePod(t, ns, "stubborn", 600)
 		until(t, "SIGTERM", func(context.Context) error {
 			if r := readRecord(ns); !slices.Contains(r, "term stubborn") {
@@ -230,7 +244,7 @@ func TestGracefulAndForcedStop(t *testing.T) {
 		t.Parallel()
 		ns := namespace(t)
 		create(t, ns, "record.yaml", "NAME", "stubborn", "VERB", "stubborn", "ARG", "", "GRACE", "600", "DIR", record(ns))
-		waitReady(t, ns, "stubborn")
+		waitStarted(t, ns, "stubborn")
 		deletePod(t, ns, "stubborn", 0)
 		waitGone(t, ns, "stubborn") // the object goes at once, the containers soon after
 		until(t, "the containers to end", func(ctx context.Context) error {

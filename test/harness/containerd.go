@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -33,6 +34,8 @@ state = "/run/containerd"
   conf_dir = "` + CNIConf + `"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  SystemdCgroup = ${SYSTEMD}
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.other]
   runtime_type = "io.containerd.runc.v2"
 `
@@ -50,6 +53,8 @@ state = "/run/containerd"
   conf_dir = "` + CNIConf + `"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  SystemdCgroup = ${SYSTEMD}
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.other]
   runtime_type = "io.containerd.runc.v2"
 `
@@ -70,6 +75,7 @@ func (n *Node) startRuntime(ctx context.Context, images []string) error {
 	if n.Containerd == "1.6" {
 		config = containerdConfig1
 	}
+	config = strings.ReplaceAll(config, "${SYSTEMD}", strconv.FormatBool(n.systemdCgroups))
 	if err := n.WriteFile("/etc/containerd/config.toml", config, 0o644); err != nil {
 		return err
 	}

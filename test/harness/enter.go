@@ -19,6 +19,9 @@ import (
 // that fn starts runs in the node, and a socket that it opens is the node's;
 // both stay so for their lifetime. The thread ends with fn.
 func (n *Node) inside(fn func() error) error {
+	if n.bare {
+		return fn()
+	}
 	errs := make(chan error, 1)
 	go func() {
 		// Never unlocked: a thread whose namespaces were changed must not

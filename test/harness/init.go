@@ -115,6 +115,12 @@ func setUpMounts() error {
 	if err := mount("", "/", "propagation", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return err
 	}
+	return fillDirectories()
+}
+
+// fillDirectories makes the folders and files that a node has before its first
+// program starts.
+func fillDirectories() error {
 	for _, dir := range []string{
 		"/run/lock", "/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/lib/containerd", cniBin,
 		"/var/lib/etcd", "/var/log/pods", "/var/log/containers", "/etc/kubernetes/manifests", "/etc/cni/net.d",
@@ -135,11 +141,23 @@ func setUpMounts() error {
 		return errors.New("no CNI plugins in /usr/lib/cni; run test/setup/deps.sh")
 	}
 	for _, p := range plugins {
-		if err := os.Symlink(p, filepath.Join(cniBin, filepath.Base(p))); err != nil {
+		if err := os.Symlink(p, filepath.Join(cniBin, filepath.Base(p))); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("link CNI plugin: %w", err)
 		}
 	}
 	return nil
+}
+
+// setUpBare makes the machine itself the node. A second node of the same
+// machine, after the first has ended, finds most of it there.
+func setUpBare(c initConfig) error {
+	if err := fillDirectories(); err != nil {
+		return err
+	}
+	if _, err := netlink.LinkByName("node0"); err == nil {
+		return nil
+	}
+	return setUpNetwork(c)
 }
 
 // setUpNetwork makes a bridge that holds the node's address. Nothing is
@@ -167,7 +185,7 @@ func setUpNetwork(c initConfig) error {
 		return fmt.Errorf("set node0 up: %w", err)
 	}
 	route := &netlink.Route{LinkIndex: bridge.Attrs().Index, Gw: net.ParseIP(c.Gateway)}
-	if err := netlink.RouteAdd(route); err != nil {
+	if err := netlink.RouteAdd(route); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add default route: %w", err)
 	}
 	return nil

@@ -92,11 +92,15 @@ func (n *Node) NewKubelet(o KubeletOptions) *Kubelet { return &Kubelet{node: n, 
 // config of the kubelet; what is not set here has upstream's default.
 func (k *Kubelet) config() *kubeletconfig.KubeletConfiguration {
 	standalone := k.standalone()
+	driver := "cgroupfs"
+	if k.node.systemdCgroups {
+		driver = "systemd"
+	}
 	c := &kubeletconfig.KubeletConfiguration{
 		TypeMeta:                    metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
 		StaticPodPath:               ManifestDir,
 		ContainerRuntimeEndpoint:    "unix://" + criSocket,
-		CgroupDriver:                "cgroupfs",
+		CgroupDriver:                driver,
 		CgroupRoot:                  k.node.cgroupRoot,
 		FailCgroupV1:                ptr.To(false),
 		FailSwapOn:                  ptr.To(false),

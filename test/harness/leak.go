@@ -113,9 +113,17 @@ func (n *Node) traces(ctx context.Context, uids []types.UID) error {
 	return nil
 }
 
+// Mounts is the node's mount table, in the form of proc(5) mountinfo.
+func (n *Node) Mounts() ([]byte, error) {
+	if n.bare {
+		return os.ReadFile("/proc/self/mountinfo")
+	}
+	return os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", n.init.Process.Pid))
+}
+
 // podMounts are the mount points below the pod directories.
 func (n *Node) podMounts() ([]string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", n.init.Process.Pid))
+	text, err := n.Mounts()
 	if err != nil {
 		return nil, fmt.Errorf("read mounts: %w", err)
 	}

@@ -52,6 +52,13 @@ type Config struct {
 	Containerd string
 	// Images are further image archives to load, paths on the machine.
 	Images []string
+	// SystemdCgroups makes containerd leave cgroups to systemd; the kubelet
+	// must be told the same.
+	SystemdCgroups bool
+	// Bare makes the machine itself the node, without namespaces: for a
+	// virtual machine that lives as long as the test, where the init is the
+	// real one.
+	Bare bool
 }
 
 // Node is a running test node.
@@ -64,6 +71,9 @@ type Node struct {
 	Image   runtimeapi.ImageServiceClient
 	// Cluster is nil without a control plane.
 	Cluster *Cluster
+
+	bare           bool
+	systemdCgroups bool
 
 	artifacts     string
 	containerdBin string
@@ -80,7 +90,7 @@ type Node struct {
 func NewNode(ctx context.Context, c Config) (_ *Node, err error) {
 	start := time.Now()
 	version := first(c.Containerd, os.Getenv("CONTAINERD"), "2.4")
-	n := &Node{Name: c.Name, Containerd: version}
+	n := &Node{Name: c.Name, Containerd: version, bare: c.Bare, systemdCgroups: c.SystemdCgroups}
 	switch version {
 	case "2.4":
 		n.containerdBin = filepath.Join(CacheDir(), "containerd-2.4.2/bin")
@@ -101,12 +111,18 @@ func NewNode(ctx context.Context, c Config) (_ *Node, err error) {
 			n.Close()
 		}
 	}()
-	if err := n.startInit(); err != nil {
-		return nil, err
-	}
-	n.cgroupRoot = "/" + cgroupName(c.Name)
-	if err := makeCgroup(n.cgroupRoot); err != nil {
-		return nil, err
+	if c.Bare {
+		if err := setUpBare(initConfig{Address: nodeNet, Gateway: gateway}); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := n.startInit(); err != nil {
+			return nil, err
+		}
+		n.cgroupRoot = "/" + cgroupName(c.Name)
+		if err := makeCgroup(n.cgroupRoot); err != nil {
+			return nil, err
+		}
 	}
 	progress("node %s: namespaces ready after %s, its files are in %s", c.Name, since(start), n.artifacts)
 
@@ -192,6 +208,9 @@ func (n *Node) Close() {
 	if n.criConn != nil {
 		n.criConn.Close()
 	}
+	if n.bare && n.containerd != nil {
+		n.containerd.Stop(10 * time.Second)
+	}
 	if n.init != nil {
 		n.lifeline.Close()
 		_ = n.init.Process.Kill()
@@ -209,13 +228,17 @@ func (n *Node) Close() {
 
 // Path is where the test finds a file of the node.
 func (n *Node) Path(path string) string {
+	if n.bare {
+		return path
+	}
 	return filepath.Join("/proc", strconv.Itoa(n.init.Process.Pid), "root", path)
 }
 
 // Artifacts is the folder on the machine with the logs of the node's programs.
 func (n *Node) Artifacts() string { return n.artifacts }
 
-// CgroupRoot is the cgroupRoot that the node's kubelet is configured with.
+// CgroupRoot is the cgroupRoot that the node's kubelet is configured with;
+// empty for the machine's own.
 func (n *Node) CgroupRoot() string { return n.cgroupRoot }
 
 // WriteFile writes a file of the node, in place.

@@ -35,6 +35,9 @@ import (
 
 func main() {
 	args := os.Args[1:]
+	// Signals first: who sees the start recorded may send one.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	note := func(string) {}
 	if len(args) >= 2 && args[0] == "--record" {
 		file := args[1]
@@ -42,23 +45,28 @@ func main() {
 		note("start")
 		args = args[2:]
 	}
-	term := func() <-chan struct{} { return terms(note) }
+	terms := make(chan struct{})
+	go func() {
+		for range signals {
+			note("term")
+			terms <- struct{}{}
+		}
+	}()
 	if len(args) == 0 {
 		args = []string{"pause"}
 	}
 	verb, args := args[0], args[1:]
 	switch verb {
 	case "pause":
-		<-term()
+		<-terms
 	case "stubborn":
-		t := term()
 		for {
-			<-t
+			<-terms
 			fmt.Println("SIGTERM ignored")
 		}
 	case "linger":
 		d := duration(arg(args, 0))
-		<-term()
+		<-terms
 		fmt.Println("SIGTERM seen")
 		time.Sleep(d)
 	case "exit":
@@ -67,7 +75,7 @@ func main() {
 		if len(args) > 1 {
 			select {
 			case <-time.After(duration(args[1])):
-			case <-term():
+			case <-terms:
 				return
 			}
 		}
@@ -80,9 +88,9 @@ func main() {
 			appendLine(args[1], "crashed")
 			os.Exit(code)
 		}
-		<-term()
+		<-terms
 	case "serve":
-		serve(arg(args, 0), arg(args, 1), term())
+		serve(arg(args, 0), arg(args, 1), terms)
 	case "write":
 		appendLine(arg(args, 0), strings.Join(args[1:], " "))
 	case "wait-file":
@@ -94,7 +102,7 @@ func main() {
 		}
 	case "env":
 		fmt.Println(environment())
-		<-term()
+		<-terms
 	case "cat":
 		for _, f := range args {
 			b, err := os.ReadFile(f)
@@ -103,7 +111,7 @@ func main() {
 			}
 			os.Stdout.Write(b)
 		}
-		<-term()
+		<-terms
 	case "eat":
 		n, err := strconv.Atoi(arg(args, 0))
 		check(err)
@@ -112,26 +120,11 @@ func main() {
 			b[i] = 1
 		}
 		fmt.Println("ate", len(b))
-		<-term()
+		<-terms
 	default:
 		check(fmt.Errorf("unknown verb %q", verb))
 	}
 	note("end")
-}
-
-// terms reports each SIGTERM and SIGINT. Without it PID 1 would not end at all:
-// the kernel drops signals that the first process has no handler for.
-func terms(note func(string)) <-chan struct{} {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	out := make(chan struct{})
-	go func() {
-		for range signals {
-			note("term")
-			out <- struct{}{}
-		}
-	}()
-	return out
 }
 
 func serve(addr, dir string, term <-chan struct{}) {

@@ -25,7 +25,7 @@ func OSLabel() Check {
 func OSField() Check {
 	return Check{Name: "OSField", Judge: func(in Input) Verdict {
 		if os := in.Pod.Spec.OS; os != nil && string(os.Name) != nodeOS {
-			return reject("PodOSNotSupported", fmt.Sprintf("the pod's spec.os.name is %s, and this is a %s node", os.Name, nodeOS))
+			return reject("PodOSNotSupported", fmt.Sprintf("the pod wants the OS %s (spec.os.name), and this node's OS is %s", os.Name, nodeOS))
 		}
 		return Verdict{}
 	}}

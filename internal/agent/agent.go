@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -268,8 +269,11 @@ func runAll(ctx context.Context, parts []part) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error)
+	var late sync.Map // names of parts that run
 	for _, p := range parts {
+		late.Store(p.name, true)
 		go func() {
+			defer late.Delete(p.name)
 			err := p.run(ctx)
 			if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 				err = fmt.Errorf("%s: %w", p.name, err)
@@ -279,6 +283,13 @@ func runAll(ctx context.Context, parts []part) error {
 			ended <- err
 		}()
 	}
+	context.AfterFunc(ctx, func() {
+		time.Sleep(patience)
+		late.Range(func(name, _ any) bool {
+			klog.FromContext(ctx).Info("Part of the kubelet takes long to end", "part", name)
+			return true
+		})
+	})
 	var first error
 	for range parts {
 		if err := <-ended; err != nil && first == nil {
@@ -288,6 +299,9 @@ func runAll(ctx context.Context, parts []part) error {
 	}
 	return first
 }
+
+// patience is how long parts may take to end before it is said which do not.
+const patience = 5 * time.Second
 
 func nodeName(cfg *config.Config) (string, error) {
 	name := cfg.Flags.HostnameOverride

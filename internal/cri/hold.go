@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -55,13 +56,29 @@ func (h *holder) hold(conn net.Conn) {
 	shell.ExtraFiles = []*os.File{wait, file}
 	shell.Dir = "/"
 	shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if shell.Start() != nil {
+	err = shell.Start()
+	// Handing a file to a process makes its description blocking, ours too:
+	// a read of the connection could not be interrupted any more.
+	if serr := setNonblock(unix); err != nil || serr != nil {
 		alive.Close()
+		if err == nil {
+			_ = shell.Process.Kill()
+			_ = shell.Wait()
+		}
 		return
 	}
 	h.mu.Lock()
 	h.shell, h.alive = shell, alive
 	h.mu.Unlock()
+}
+
+func setNonblock(conn *net.UnixConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) { err = syscall.SetNonblock(int(fd), true) })
+	return errors.Join(err, cerr)
 }
 
 // release ends the shell.

@@ -31,6 +31,9 @@ type Progress struct {
 	Mounted bool
 	// NextDue as in Result.
 	NextDue time.Time
+	// Dirty: what the step in flight reads has changed meanwhile, so it is
+	// not done when it ends.
+	Dirty bool
 }
 
 // CrashBackoff is one container's CrashLoopBackOff.
@@ -85,7 +88,7 @@ func (h *History) End(r Result, now time.Time) {
 	p.InFlight = false
 	p.Began = time.Time{}
 	if r.Err == nil {
-		p = Progress{Done: true, ImageRef: r.ImageRef, NextDue: r.NextDue, Mounted: r.Kind == Mount}
+		p = Progress{Done: !p.Dirty, ImageRef: r.ImageRef, NextDue: r.NextDue, Mounted: r.Kind == Mount}
 		if once(r.Kind) {
 			delete(h.Steps, r.Key)
 			return
@@ -137,7 +140,7 @@ func (h *History) Wake(kinds ...Kind) {
 // Dirty makes a step that was done due again.
 func (h *History) Dirty(key Key) {
 	if p, ok := h.Steps[key]; ok {
-		p.Done, p.RetryAt = false, time.Time{}
+		p.Done, p.RetryAt, p.Dirty = false, time.Time{}, p.InFlight
 		h.Steps[key] = p
 	}
 }

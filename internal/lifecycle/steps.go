@@ -191,6 +191,9 @@ func (s *Steps) enter(ctx context.Context, sc Scene) (leave func(), err error) {
 }
 
 func (s *Steps) runSandbox(ctx context.Context, sc Scene, a Action, r *Result) {
+	if a.Attempt > 0 && !a.Again {
+		s.Events.Event(sc.Pod, "", v1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+	}
 	handler, err := s.Configs.RuntimeHandler(ctx, sc.Pod)
 	if r.Err = err; err == nil {
 		s.runSandboxWith(ctx, sc, a, handler, r)

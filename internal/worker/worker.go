@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -412,7 +413,7 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 	}
 	ran := have.ReadySandbox() != nil && have.Running() > 0
 	w.previous = status.Generate(status.Input{
-		Pod: w.pod, Previous: w.previous, Observed: have,
+		Pod: w.pod, Previous: w.previous, Observed: w.settled(have),
 		Waiting: out.Waiting, Failure: w.state.Failure,
 		Ended:        w.state.Phase >= Terminated,
 		Terminating:  w.state.Phase == Terminating,
@@ -424,6 +425,18 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 	})
 	w.pool.Statuses.Publish(w.pod, w.previous)
 	return settles
+}
+
+// settled leaves out containers that are created and being started right now:
+// the moment between the two is no news for the API server.
+func (w *worker) settled(have observed.Pod) observed.Pod {
+	passing := func(c observed.Container) bool {
+		return c.State == observed.Created && w.history.Steps[lifecycle.Key{Kind: lifecycle.StartContainer, Name: c.Name}].InFlight
+	}
+	if slices.ContainsFunc(have.Containers, passing) {
+		have.Containers = slices.DeleteFunc(slices.Clone(have.Containers), passing)
+	}
+	return have
 }
 
 // begin starts the actions of a plan, each in a goroutine of its own that

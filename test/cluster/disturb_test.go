@@ -327,12 +327,12 @@ func TestNetworkPluginNeedsPod(t *testing.T) {
 }
 
 // What a pod's start costs the API server. At 50 requests a second, which is
-// the default limit, and 10 pods a second, which is more than two cores start,
-// a pod may take 5 requests of the main client; events have a limit of their
+// the default limit, and 8 pods a second, which is more than two cores start,
+// a pod may take 6 requests of the main client; events have a limit of their
 // own.
 func TestRequestsPerPodStart(t *testing.T) {
 	ns := namespace(t)
-	const count, limit, eventLimit = 20, 5, 4
+	const count, limit, eventLimit = 20, 6, 4
 	create(t, ns, "shared-objects.yaml")
 	_, mark, err := node.Cluster.Requests(0)
 	if err != nil {

@@ -145,7 +145,11 @@ func (s *apiServer) delete(name string, grace *int64) {
 	case seconds == 0 || podspec.IsTerminalPhase(pod.Status.Phase) || podspec.IsMirror(pod):
 		s.w.say("user: delete %s (%s) by force", name, pod.UID)
 		s.w.doom(pod.UID)
-		s.store(watch.Deleted, next)
+		// As servers do: first the object's period is 0, then it is gone.
+		now := metav1.NewTime(time.Now().Truncate(time.Second))
+		next.DeletionTimestamp, next.DeletionGracePeriodSeconds = &now, new(int64)
+		s.store(watch.Modified, next)
+		s.store(watch.Deleted, next.DeepCopy())
 		return
 	case pod.DeletionTimestamp != nil && *pod.DeletionGracePeriodSeconds <= seconds:
 		return

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"kubelet/internal/cri/critest"
 	"kubelet/internal/status"
@@ -71,8 +72,9 @@ func (c *chaos) run() error {
 		c.runtime.ScriptPull(fmt.Sprintf("registry.example/app:%d", i), c.pulls()...)
 	}
 	c.setFaults(true)
+	kinds := c.kinds()
 	for range 60 {
-		c.happen()
+		c.happen(kinds)
 		c.pass()
 		synctest.Wait()
 		if err := c.broken(); err != nil {
@@ -121,61 +123,95 @@ func (c *chaos) pass() {
 	}
 }
 
-func (c *chaos) happen() {
-	switch n := c.r.IntN(100); {
-	case n < 26:
-		c.createPod()
-	case n < 38:
-		c.deletePod()
-	case n < 46:
-		c.crash()
-	case n < 49:
-		if pod := c.pick(); pod != nil {
-			c.runtime.KillSandbox(string(pod.UID))
-		}
-	case n < 66:
-		c.inject()
-	case n < 68:
-		c.runtime.Restart()
-	case n < 70:
-		c.runtime.DropStreams()
-	case n < 72:
-		mute := c.r.IntN(2) == 0
-		c.say("runtime: events are muted: %v", mute)
-		c.runtime.MuteEvents(mute)
-	case n < 77:
-		state := apiState(c.r.IntN(3))
-		c.say("api: state %d (0 up, 1 refusing, 2 hanging)", state)
-		c.api.set(state)
-	case n < 80:
-		c.api.dropWatches(c.r.IntN(2) == 0)
-	case n < 82:
-		c.api.lag(c.r.IntN(2) == 0)
-	case n < 84:
-		if a, pod := c.current(), c.pick(); a != nil && pod != nil {
-			c.say("evict %s (%s)", pod.Name, pod.UID)
-			a.pool.Evict(pod.UID, status.Failure{Reason: "Evicted", Message: "The node was low on resource: memory."}, time.Second)
-		}
-	case n < 86:
-		c.changeManifests()
-	case n < 88:
-		if pod := c.pick(); pod != nil && len(pod.Spec.Containers) > 0 {
-			c.say("user: %s gets another image", pod.Name)
-			c.api.edit(pod.Name, func(p *v1.Pod) { p.Spec.Containers[0].Image = "app:" + strconv.Itoa(c.r.IntN(3)) })
-		}
-	default:
-		if c.current() == nil {
-			c.boot()
+// kind is one kind of thing that happens, and how often beside the others.
+type kind struct {
+	weight int
+	happen func()
+}
+
+// kinds weighs what happens in this run: in some runs much of one thing and
+// nothing of another, since what hides one fault in a mixture of all may show
+// it alone.
+func (c *chaos) kinds() []kind {
+	kinds := []kind{
+		{26, c.createPod}, {12, c.deletePod}, {8, c.crash}, {17, c.inject}, {12, c.endAgent},
+		{3, c.killSandbox}, {2, c.runtime.Restart}, {2, c.runtime.DropStreams}, {2, c.mute},
+		{5, c.outage}, {3, func() { c.api.dropWatches(c.r.IntN(2) == 0) }}, {2, func() { c.api.lag(c.r.IntN(2) == 0) }},
+		{2, c.evict}, {3, c.changeManifests}, {2, c.editPod}, {2, c.wakeVolumes},
+	}
+	for i := range kinds[1:] {
+		k := &kinds[i+1]
+		k.weight = k.weight * []int{0, 1, 1, 1, 4}[c.r.IntN(5)]
+	}
+	return kinds
+}
+
+func (c *chaos) happen(kinds []kind) {
+	total := 0
+	for _, k := range kinds {
+		total += k.weight
+	}
+	n := c.r.IntN(total)
+	for _, k := range kinds {
+		if n -= k.weight; n < 0 {
+			k.happen()
 			return
 		}
-		if c.r.IntN(4) == 0 {
-			c.stop()
-		} else {
-			c.kill()
-		}
-		if c.r.IntN(3) > 0 {
-			c.boot()
-		}
+	}
+}
+
+func (c *chaos) killSandbox() {
+	if pod := c.pick(); pod != nil {
+		c.runtime.KillSandbox(string(pod.UID))
+	}
+}
+
+func (c *chaos) mute() {
+	mute := c.r.IntN(2) == 0
+	c.say("runtime: events are muted: %v", mute)
+	c.runtime.MuteEvents(mute)
+}
+
+func (c *chaos) outage() {
+	state := apiState(c.r.IntN(3))
+	c.say("api: state %d (0 up, 1 refusing, 2 hanging)", state)
+	c.api.set(state)
+}
+
+func (c *chaos) evict() {
+	if a, pod := c.current(), c.pick(); a != nil && pod != nil {
+		c.say("evict %s (%s)", pod.Name, pod.UID)
+		a.pool.Evict(pod.UID, status.Failure{Reason: "Evicted", Message: "The node was low on resource: memory."}, time.Second)
+	}
+}
+
+// editPod changes what may be changed of a running pod: an image.
+func (c *chaos) editPod() {
+	if pod := c.pick(); pod != nil {
+		c.say("user: %s gets another image", pod.Name)
+		c.api.edit(pod.Name, func(p *v1.Pod) { p.Spec.Containers[0].Image = "app:" + strconv.Itoa(c.r.IntN(3)) })
+	}
+}
+
+// wakeVolumes is a change of an object that a pod's volumes refer to.
+func (c *chaos) wakeVolumes() {
+	if a, pod := c.current(), c.pick(); a != nil && pod != nil {
+		a.pool.WakeVolumes([]types.UID{pod.UID})
+	}
+}
+
+func (c *chaos) endAgent() {
+	switch {
+	case c.current() == nil:
+		c.boot()
+		return
+	case c.r.IntN(4) == 0:
+		c.stop()
+	default:
+		c.kill()
+	}
+	if c.r.IntN(3) > 0 {
+		c.boot()
 	}
 }
 

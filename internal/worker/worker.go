@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -251,6 +252,10 @@ func (w *worker) note(r lifecycle.Result, now time.Time) {
 func (w *worker) readDesired() {
 	d, wanted := w.pool.Desired.Get(w.uid)
 	if wanted {
+		if !maps.Equal(w.pod.Labels, d.Pod.Labels) || !maps.Equal(w.pod.Annotations, d.Pod.Annotations) {
+			// Downward API volumes show them.
+			w.history.Dirty(lifecycle.Key{Kind: lifecycle.Mount})
+		}
 		w.pod = d.Pod
 	}
 	grace := podspec.Grace(w.pod)

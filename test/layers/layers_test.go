@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"podspec"}, // vocabulary
 	{"checkpoint", "cri", "cgroup", "apiclient", "certificate", "volume", "criconfig", "preflight", "plugin", "security"}, // drivers
 	{"desired", "observed", "explain"}, // tables
-	{"source", "admission", "image", "lifecycle", "worker", "pleg", "probe", "status", "node", "logs", "eviction", "resources", "stats"}, // loops
+	{"source", "admission", "image", "lifecycle", "worker", "pleg", "probe", "hook", "status", "node", "logs", "eviction", "resources", "stats"}, // loops
 	{"server", "standalone"}, // what is seen from outside
 	{"config", "agent"},      // composition
 }

@@ -3,18 +3,11 @@
 
 STAGES := test/stages.sh
 
-# The upstream version that this kubelet stands in for: clients and the
-# scheduler read it from the node status and compare it with the server's.
-VERSION ?= v1.37.2
-V := k8s.io/component-base/version
-LDFLAGS := -s -w -X $(V).gitVersion=$(VERSION) -X $(V).gitMajor=1 -X $(V).gitMinor=37 \
-	-X $(V).gitCommit=$(shell git rev-parse HEAD 2>/dev/null)
-
 # API server, scheduler and kubectl judge a node by the version of its kubelet:
 # this is the upstream release that this one stands in for.
 VERSION ?= v1.37.2
 V := -X k8s.io/component-base/version
-LDFLAGS = $V.gitVersion=$(VERSION) $V.gitMajor=1 $V.gitMinor=37 $V.gitCommit=$(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS = -s -w $V.gitVersion=$(VERSION) $V.gitMajor=1 $V.gitMinor=37 $V.gitCommit=$(shell git rev-parse HEAD 2>/dev/null)
 OUT ?= bin/kubelet
 
 .DEFAULT_GOAL := help

@@ -76,6 +76,9 @@ func (c *Client) get(ctx context.Context, path string, read func(*json.Decoder) 
 		return c.explain(err)
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusForbidden {
+		return fmt.Errorf("the kubelet refused the question on %s: only root may ask", c.path)
+	}
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("the kubelet answered %s on %s", response.Status, c.path)
 	}
@@ -96,7 +99,7 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("only root may ask the kubelet on %s: try sudo", c.path)
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-		return fmt.Errorf("the kubelet refused the question on %s: only root may ask", c.path)
+		return fmt.Errorf("the kubelet on %s ended the connection: ask again", c.path)
 	}
 	if timeout := (net.Error)(nil); errors.As(err, &timeout) && timeout.Timeout() {
 		return fmt.Errorf("the kubelet does not answer on %s: it hangs, or too many are asking", c.path)

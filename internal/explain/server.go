@@ -64,17 +64,18 @@ func (s *Server) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+podsPath, s.pods)
 	server := &http.Server{
-		Handler:           mux,
+		Handler:           permittedOnly(mux),
 		ReadHeaderTimeout: writeTimeout,
 		ReadTimeout:       writeTimeout,
 		IdleTimeout:       writeTimeout,
 		MaxHeaderBytes:    8 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       func(ctx context.Context, conn net.Conn) context.Context { return context.WithValue(ctx, peerKey{}, conn) },
 		ErrorLog:          log.New(io.Discard, "", 0), // clients that break off are no news
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	err = server.Serve(&guard{UnixListener: listener, free: make(chan struct{}, maxClients), logger: klog.FromContext(ctx)})
+	err = server.Serve(&guard{UnixListener: listener, free: make(chan struct{}, maxClients)})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -114,40 +115,53 @@ func listen(path string) (*net.UnixListener, error) {
 	return listener, nil
 }
 
-// guard accepts connections of permitted users, and only so many at a time;
-// further ones wait in the kernel's queue.
+// guard accepts only so many connections at a time; further ones wait in the
+// kernel's queue.
 type guard struct {
 	*net.UnixListener
-	free   chan struct{}
-	logger klog.Logger
+	free chan struct{}
 }
 
 func (g *guard) Accept() (net.Conn, error) {
 	g.free <- struct{}{} // given back when a connection ends, by the server's end too
 	release := sync.OnceFunc(func() { <-g.free })
-	for {
-		conn, err := g.AcceptUnix()
-		if err != nil {
-			release()
-			return nil, err
-		}
-		if err := permitted(conn); err != nil {
-			g.logger.Info("Refused a client of the explain socket", "err", err)
-			conn.Close()
-			continue
-		}
-		return &guarded{Conn: conn, release: release}, nil
+	conn, err := g.AcceptUnix()
+	if err != nil {
+		release()
+		return nil, err
 	}
+	return &guarded{UnixConn: conn, release: release}, nil
 }
 
 type guarded struct {
-	net.Conn
+	*net.UnixConn
 	release func()
 }
 
 func (c *guarded) Close() error {
 	defer c.release()
-	return c.Conn.Close()
+	return c.UnixConn.Close()
+}
+
+// peerKey is where a request's context has its connection.
+type peerKey struct{}
+
+// permittedOnly refuses requests of other users than root and the agent's own.
+func permittedOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, ok := r.Context().Value(peerKey{}).(*guarded)
+		err := errors.New("peer is unknown")
+		if ok {
+			err = permitted(conn.UnixConn)
+		}
+		if err != nil {
+			klog.FromContext(r.Context()).Info("Refused a client of the explain socket", "err", err)
+			w.Header().Set("Connection", "close")
+			http.Error(w, "only root may ask", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // permitted asks the kernel who is at the other end.

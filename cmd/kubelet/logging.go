@@ -1,6 +1,9 @@
 package main
 
 import (
+	"flag"
+	"io"
+
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/component-base/featuregate"
 	"k8s.io/component-base/logs"
@@ -28,6 +31,19 @@ func setUpLogging(cfg *config.Config) error {
 	}
 	logs.InitLogs() // lines of the log package go to klog, too
 	return logsapi.ValidateAndApplyAsField(&cfg.Kubelet.Logging, gates, field.NewPath("logging"))
+}
+
+// logToFile sends every line to the file, errors too, which klog otherwise
+// repeats on the terminal.
+func logToFile(file io.Writer) {
+	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(flags)
+	for name, value := range map[string]string{"logtostderr": "false", "stderrthreshold": "FATAL"} {
+		if err := flags.Set(name, value); err != nil {
+			klog.Background().Error(err, "Log cannot be kept off the terminal", "flag", name)
+		}
+	}
+	klog.SetOutput(file)
 }
 
 // logEffective writes down what the kubelet runs with, and what a person

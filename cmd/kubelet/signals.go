@@ -22,7 +22,7 @@ func signalContext(parent context.Context) (context.Context, func()) {
 			case received == syscall.SIGHUP:
 				klog.FromContext(ctx).Info("Ignoring SIGHUP, the configuration is read at start only")
 			case ctx.Err() == nil:
-				klog.FromContext(ctx).Info("Ending; the pods go on, a second signal ends at once", "signal", received.String())
+				klog.FromContext(ctx).Info("Ending, a second signal ends at once", "signal", received.String())
 				cancel()
 			default:
 				klog.Flush()

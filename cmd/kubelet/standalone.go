@@ -41,8 +41,7 @@ func runStandalone(ctx context.Context, args []string, stdout, stderr io.Writer)
 			if err != nil {
 				return nil, fmt.Errorf("open log: %w", err)
 			}
-			klog.LogToStderr(false)
-			klog.SetOutput(file)
+			logToFile(file)
 		}
 		logEffective(klog.FromContext(ctx), cfg)
 		return agent.New(ctx, cfg)

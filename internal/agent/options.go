@@ -14,6 +14,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"kubelet/internal/apiclient"
@@ -52,12 +53,22 @@ func normalizeNodeName(name string) (string, error) {
 	return name, nil
 }
 
+// leaveUnit lets a child outlive the systemd service that this process is.
+func leaveUnit(ctx context.Context, pid int) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := preflight.LeaveUnit(ctx, pid); err != nil && ctx.Err() != context.Canceled {
+		klog.FromContext(ctx).Error(err, "Runtime calls under way are cancelled if this process is killed and systemd ends its unit")
+	}
+}
+
 // connectRuntime makes the runtime's client and waits until it answers.
 func (a *Agent) connectRuntime(ctx context.Context) (err error) {
 	k := &a.cfg.Kubelet
 	if a.runtime, err = cri.New(cri.Config{
 		Endpoint: k.ContainerRuntimeEndpoint, ImageEndpoint: k.ImageServiceEndpoint,
-		Timeout: k.RuntimeRequestTimeout.Duration, Hold: true, Registerer: a.registry,
+		Timeout: k.RuntimeRequestTimeout.Duration, Hold: true, Detach: func(pid int) { go leaveUnit(ctx, pid) },
+		Registerer: a.registry,
 	}); err != nil {
 		return fmt.Errorf("set up runtime client: %w", err)
 	}

@@ -43,6 +43,9 @@ type Config struct {
 	// Hold lets the runtime finish the calls under way if this process is
 	// killed, instead of cancelling them; see holder.
 	Hold bool
+	// Detach, if set, is told the process that holds the connection, to move
+	// it where it outlives this one. It must not block.
+	Detach func(pid int)
 	// Registerer of the metrics; nil registers none.
 	Registerer prometheus.Registerer
 }
@@ -86,6 +89,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{path: path, imagePath: imagePath, bare: bare}
 	connected := func(net.Conn) {}
 	if cfg.Hold {
+		c.holder.detach = cfg.Detach
 		connected = c.holder.hold
 	}
 	conn, err := dial(path, connected)

@@ -25,6 +25,9 @@ import (
 // may take. It is a shell because a second process of this program would cost
 // ten times its memory.
 type holder struct {
+	// detach, if set, is told the shell's process.
+	detach func(pid int)
+
 	mu    sync.Mutex
 	shell *exec.Cmd
 	alive *os.File
@@ -70,6 +73,9 @@ func (h *holder) hold(conn net.Conn) {
 	h.mu.Lock()
 	h.shell, h.alive = shell, alive
 	h.mu.Unlock()
+	if h.detach != nil {
+		h.detach(shell.Process.Pid)
+	}
 }
 
 func setNonblock(conn *net.UnixConn) error {

@@ -70,8 +70,10 @@ func (s *Server) Run(ctx context.Context) error {
 		IdleTimeout:       writeTimeout,
 		MaxHeaderBytes:    8 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       func(ctx context.Context, conn net.Conn) context.Context { return context.WithValue(ctx, peerKey{}, conn) },
-		ErrorLog:          log.New(io.Discard, "", 0), // clients that break off are no news
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, conn)
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // clients that break off are no news
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()

@@ -10,13 +10,17 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 
+	"kubelet/internal/preflight"
 	"kubelet/test/harness"
 )
 
@@ -198,4 +202,58 @@ func showLog(t *testing.T, k *harness.Kubelet) {
 		return
 	}
 	t.Logf("%s:\n%s", k.Process().Log, text[max(0, len(text)-8000):])
+}
+
+// A service's cgroup is emptied when its main process dies; what holds the
+// runtime's connection must stay.
+func TestChildLeavesUnit(t *testing.T) {
+	if file := os.Getenv("KUBELET_TEST_CHILD"); file != "" {
+		child := exec.Command("/bin/sleep", "1000")
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := preflight.LeaveUnit(t.Context(), child.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file+".new", []byte(strconv.Itoa(child.Process.Pid)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+		select {} // until it is killed
+	}
+	const unit = "leaves.service"
+	file := filepath.Join(t.TempDir(), "pid")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+	}
+	run("systemd-run", "--unit="+unit, "--setenv=KUBELET_TEST_GUEST=1", "--setenv=KUBELET_TEST_CHILD="+file, self, "-test.run=^TestChildLeavesUnit$")
+	var pid int
+	until(t.Context(), t, "the child", func(context.Context) error {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			pid, err = strconv.Atoi(string(text))
+		}
+		return err
+	})
+	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
+	run("systemctl", "kill", "--kill-who=main", "--signal=KILL", unit)
+	until(t.Context(), t, "the unit to end", func(context.Context) error {
+		out, _ := exec.Command("systemctl", "is-active", unit).Output()
+		if state := strings.TrimSpace(string(out)); state != "failed" && state != "inactive" {
+			return errors.New("it is " + state)
+		}
+		return nil
+	})
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Errorf("the child ended with its unit: %v", err)
+	}
 }

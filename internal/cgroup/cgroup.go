@@ -371,3 +371,15 @@ func (t *Tree) forget(uid types.UID) {
 	defer t.mu.Unlock()
 	delete(t.applied, uid)
 }
+
+// Root is the kubepods level: its path from the top of the hierarchies.
+func (t *Tree) Root() string { return t.root.path(t.config.Driver) }
+
+// PodPath is where the pod's cgroup is or will be: its path from the top of
+// the hierarchies, "" if the runtime owns all cgroups.
+func (t *Tree) PodPath(pod *v1.Pod) string {
+	if !t.config.PerQOS || checkUID(pod.UID) != nil {
+		return ""
+	}
+	return t.level(podspec.QoS(pod)).pod(pod.UID).path(t.config.Driver)
+}

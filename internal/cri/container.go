@@ -57,6 +57,17 @@ func (c *Client) ListContainers(ctx context.Context, filter *runtimeapi.Containe
 	return resp.GetContainers(), nil
 }
 
+// ListContainerStats returns what containers use. Runtimes answer with
+// whatever they have; for a container that just ended it may be little.
+func (c *Client) ListContainerStats(ctx context.Context) ([]*runtimeapi.ContainerStats, error) {
+	resp, err := do(ctx, c, verb{"list_container_stats", "list container stats"}, "", c.read(),
+		c.rt.ListContainerStats, &runtimeapi.ListContainerStatsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return resp.GetStats(), nil
+}
+
 // ContainerStatus returns the status, never nil, and with verbose the
 // runtime's extra information (see Pid), which costs the runtime some work.
 func (c *Client) ContainerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error) {

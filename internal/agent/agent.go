@@ -253,6 +253,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		}})
 	}
+	if deref(a.cfg.Kubelet.MakeIPTablesUtilChains, true) {
+		parts = append(parts, part{"iptables chains", preflight.KeepIPTables})
+	}
 	if a.watchdog.Enabled() {
 		parts = append(parts, part{"systemd watchdog", a.watchdog.Run})
 	}
@@ -260,6 +263,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		logger.Error(err, "systemd was not told that the kubelet is ready")
 	}
 	defer func() { _ = preflight.NotifyStopping() }()
+	a.recorder.NodeEvent(v1.EventTypeNormal, "Starting", "Starting kubelet.")
 	logger.Info("Kubelet runs", "node", a.nodeName, "standalone", a.api == nil, "root", a.cfg.Flags.RootDir)
 	return runAll(ctx, parts)
 }

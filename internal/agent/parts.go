@@ -30,7 +30,7 @@ import (
 
 // newStatuses makes the ways out: events, statuses, mirror pods.
 func (a *Agent) newStatuses() (err error) {
-	recorder := status.RecorderConfig{NodeName: a.nodeName}
+	recorder := status.RecorderConfig{NodeName: a.nodeName, NodeUID: func() types.UID { return a.node.Node().UID }}
 	writer := status.WriterConfig{Mirror: a.desired.Mirror}
 	if a.api != nil {
 		recorder.Client, writer.Client = a.api, a.api

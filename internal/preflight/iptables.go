@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 // runner executes a command and returns what it printed.
@@ -58,6 +60,44 @@ func checkIPTables(ctx context.Context, cfg *Config, r *Report) error {
 		}
 	}
 	return nil
+}
+
+// iptablesRecheck is how often upstream looks for a firewall that was flushed.
+const iptablesRecheck = time.Minute
+
+// KeepIPTables makes the chains anew when somebody has flushed them, as a
+// firewall does that reloads. It looks for one rule a minute: the kernel tells
+// of no change that would name it. It returns when ctx ends, or at once where
+// there is no iptables.
+func KeepIPTables(ctx context.Context) error { return keepIPTables(ctx, execute) }
+
+func keepIPTables(ctx context.Context, run runner) error {
+	t := iptables{command: "iptables", run: run}
+	broken := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(iptablesRecheck):
+		}
+		_, err := t.call(ctx, "-t", "filter", "-C", "OUTPUT", "-j", firewallChain)
+		if err == nil || ctx.Err() != nil {
+			broken = false
+			continue
+		}
+		if errors.Is(err, exec.ErrNotFound) {
+			return nil
+		}
+		var r Report
+		_ = checkIPTables(ctx, &Config{IPTables: true, run: run}, &r) // warns only
+		switch {
+		case len(r.Warnings) == 0:
+			klog.FromContext(ctx).Info("Made the iptables chains again, somebody had removed them")
+		case !broken:
+			klog.FromContext(ctx).Info("The iptables chains are gone and cannot be made again", "warnings", r.Warnings)
+		}
+		broken = len(r.Warnings) > 0
+	}
 }
 
 // iptables runs the command of one family.

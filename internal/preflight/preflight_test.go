@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/utils/ptr"
@@ -225,6 +227,32 @@ func TestIPTables(t *testing.T) {
 	if diff := cmp.Diff(want[:1], v6.changes); diff != "" {
 		t.Errorf("IPv6 changes (-want +got):\n%s", diff)
 	}
+}
+
+// A firewall that reloads flushes the chains; they are back within a minute,
+// and a look that finds them changes nothing.
+func TestIPTablesAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTables{state: map[string]bool{}}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if err := (iptables{"iptables", f.run}).ensure(ctx, true); err != nil {
+			t.Fatal(err)
+		}
+		made := len(f.changes)
+		go func() { _ = keepIPTables(ctx, f.lockedRun()) }()
+		time.Sleep(5*iptablesRecheck + time.Second)
+		synctest.Wait()
+		if len(f.changes) != made {
+			t.Errorf("changes without need: %q", f.changes[made:])
+		}
+		clear(f.state)
+		time.Sleep(iptablesRecheck)
+		synctest.Wait()
+		if !f.state["-t filter OUTPUT -j KUBE-FIREWALL"] {
+			t.Errorf("the firewall chain is not back: %v", f.state)
+		}
+	})
 }
 
 func TestIPTablesTroubleIsAWarning(t *testing.T) {

@@ -31,6 +31,8 @@ type RecorderConfig struct {
 	// Client is nil in standalone mode: events are logged and remembered.
 	Client   EventClient
 	NodeName string
+	// NodeUID of the Node object, "" until it is known; nil if it never is.
+	NodeUID func() types.UID
 	// Queue bounds the events that wait to be written; 1000 if 0. What comes
 	// when it is full is dropped: events are best effort.
 	Queue int
@@ -113,10 +115,15 @@ func (r *Recorder) Event(pod *v1.Pod, container, eventType, reason, message stri
 
 // NodeEvent records an event about the node. It never blocks.
 func (r *Recorder) NodeEvent(eventType, reason, message string) {
-	// Events about nodes carry the node's name as UID, in all components.
-	r.record(v1.ObjectReference{
-		Kind: "Node", APIVersion: "v1", Name: r.config.NodeName, UID: types.UID(r.config.NodeName),
-	}, "", eventType, reason, message)
+	// Before the object is known its events carry the node's name as UID; who
+	// looks for a node's events looks for both.
+	uid := types.UID(r.config.NodeName)
+	if r.config.NodeUID != nil {
+		if known := r.config.NodeUID(); known != "" {
+			uid = known
+		}
+	}
+	r.record(v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: r.config.NodeName, UID: uid}, "", eventType, reason, message)
 }
 
 // fieldPath names a container in the pod's spec.

@@ -32,6 +32,9 @@ type Check struct {
 	NeedsNode bool
 	// Judge is pure. The zero Verdict accepts.
 	Judge func(Input) Verdict
+	// Remarks, if not nil, is asked once when a judged pod is accepted or
+	// rejected, by whichever check. Pure as well.
+	Remarks func(Input) []Remark
 }
 
 // Judge asks all checks about one pod. The first rejection wins, then the
@@ -58,6 +61,16 @@ func Judge(checks []Check, in Input) Verdict {
 	return wait
 }
 
+// remarks of all checks about a pod that was answered for good.
+func remarks(checks []Check, in Input) (all []Remark) {
+	for i := range checks {
+		if f := checks[i].Remarks; f != nil {
+			all = append(all, f(in)...)
+		}
+	}
+	return all
+}
+
 func reject(reason, message string) Verdict {
 	return Verdict{Decision: Reject, Reason: reason, Message: message}
 }
@@ -79,9 +92,12 @@ type Options struct {
 	// DeclaredFeatures are those of the node's status. nil turns the check
 	// off.
 	DeclaredFeatures []string
+	// PodSecurity judges pods by the node's own policy; nil for none.
+	PodSecurity PodSecurityPolicy
 }
 
-// Chain returns the checks in upstream's order. Eviction pressure, the
+// Chain returns the checks in upstream's order, before which comes the node's
+// own pod security: what it forbids, no other node state will mend. Eviction pressure, the
 // resource managers (CPU, memory, topology, devices, DRA), volume attachment
 // limits and node shutdown will be checks of their own, added where upstream
 // has them. Preemption of other pods by a critical one is not a check: it
@@ -104,6 +120,9 @@ func Chain(o Options) ([]Check, error) {
 		Taints(o.TaintComparison),
 		AppArmor(o.AppArmor),
 		PodLevelResources(o.PodLevelResources),
+	}
+	if o.PodSecurity != nil {
+		checks = append([]Check{PodSecurity(o.PodSecurity)}, checks...)
 	}
 	if o.DeclaredFeatures != nil {
 		checks = append(checks, DeclaredFeatures(o.DeclaredFeatures))

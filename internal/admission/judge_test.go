@@ -9,7 +9,23 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"kubelet/internal/security/podsecurity"
 )
+
+type fixedPolicy struct{ policy *podsecurity.Policy }
+
+func (p fixedPolicy) Policy() *podsecurity.Policy { return p.policy }
+func (fixedPolicy) Path() string                  { return "/etc/policy.yaml" }
+
+func newPolicy(t *testing.T, s podsecurity.Settings) PodSecurityPolicy {
+	t.Helper()
+	p, err := podsecurity.New(podsecurity.Configuration{PodSecurity: s}, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fixedPolicy{p}
+}
 
 func defaultNode() *v1.Node {
 	return &v1.Node{
@@ -35,6 +51,8 @@ func TestJudge(t *testing.T) {
 			AppArmor             bool     `json:"appArmor"`
 			PodLevelResources    bool     `json:"podLevelResources"`
 			DeclaredFeatures     []string `json:"declaredFeatures"`
+
+			PodSecurity *podsecurity.Settings `json:"podSecurity"`
 		} `json:"options"`
 		Node    *v1.Node `json:"node"`
 		NoNode  bool     `json:"noNode"`
@@ -48,13 +66,17 @@ func TestJudge(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
-			checks, err := Chain(Options{
+			options := Options{
 				AllowedUnsafeSysctls: c.Options.AllowedUnsafeSysctls,
 				KernelVersion:        "6.1.0-18-amd64",
 				AppArmor:             c.Options.AppArmor,
 				PodLevelResources:    c.Options.PodLevelResources,
 				DeclaredFeatures:     c.Options.DeclaredFeatures,
-			})
+			}
+			if c.Options.PodSecurity != nil {
+				options.PodSecurity = newPolicy(t, *c.Options.PodSecurity)
+			}
+			checks, err := Chain(options)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -23,7 +23,7 @@ func label(reason string) string {
 		"UnknownReason", "UnexpectedPredicateFailureType",
 		"OutOfcpu", "OutOfmemory", "OutOfephemeral-storage", "OutOfpods",
 		"PodLevelResourcesNotAdmitted", "PodFeatureUnsupported", "Evicted", "SysctlForbidden",
-		"TopologyAffinityError", "NodeShutdown", "VolumeAttachmentLimitExceeded":
+		"TopologyAffinityError", "NodeShutdown", "VolumeAttachmentLimitExceeded", reasonPodSecurity:
 		return reason
 	}
 	if strings.HasPrefix(reason, OutOf) {

@@ -50,6 +50,10 @@ type Request struct {
 	// before: any number of Wait, then one Accept or Reject. It is called on
 	// the queue's goroutine and must not block.
 	Answer func(Verdict)
+	// Remark, if not nil, gets what checks had to say about the pod beside
+	// the verdict, just before the final answer. A pod that was accepted
+	// before is not remarked upon. Like Answer it must not block.
+	Remark func(Remark)
 }
 
 // Queue judges pods one at a time and owns the table of accepted pods with
@@ -258,15 +262,25 @@ func (q *Queue) pass(ctx context.Context, fresh *v1.Node) {
 		}
 	}
 	for _, uid := range q.order() {
-		answer, verdict := q.one(uid, node)
-		if answer == nil {
+		p, verdict, said := q.one(uid, node)
+		if p == nil {
 			continue
+		}
+		for _, r := range said {
+			if len(r.Log) > 0 {
+				klog.FromContext(ctx).Info("Pod remarked upon at admission", append([]any{"pod", klog.KObj(p.Pod), "podUID", uid, "reason", r.Reason}, r.Log...)...)
+			}
+			if p.Remark != nil {
+				p.Remark(r)
+			}
 		}
 		if verdict.Decision == Reject {
 			q.rejections.WithLabelValues(label(verdict.Reason)).Inc()
 			klog.FromContext(ctx).Info("Pod rejected", "podUID", uid, "check", verdict.Check, "reason", verdict.Reason, "message", verdict.Message)
 		}
-		answer(verdict)
+		if p.Answer != nil {
+			p.Answer(verdict)
+		}
 	}
 }
 
@@ -316,20 +330,23 @@ func inOrder(a, b *petition) int {
 	)
 }
 
-// one judges a pod and books the outcome. It returns no answer function if
-// there is nothing new to say.
-func (q *Queue) one(uid types.UID, node *v1.Node) (func(Verdict), Verdict) {
+// one judges a pod and books the outcome. It returns no request if there is
+// nothing new to say.
+func (q *Queue) one(uid types.UID, node *v1.Node) (*Request, Verdict, []Remark) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	p, ok := q.pending[uid]
 	if !ok || !p.dirty {
-		return nil, Verdict{}
+		return nil, Verdict{}, nil
 	}
 	p.dirty = false
 	var verdict Verdict
 	at, counted := q.find(uid)
-	if !counted && !p.Accepted {
-		verdict = Judge(q.config.Checks, Input{Pod: p.Pod, Node: node, Held: q.held(p)})
+	in := Input{Pod: p.Pod, Node: node}
+	judged := !counted && !p.Accepted
+	if judged {
+		in.Held = q.held(p)
+		verdict = Judge(q.config.Checks, in)
 	}
 	if verdict.Decision == Reject && verdict.Reason == reasonNodeAffinity && q.config.RefreshNode != nil && !p.fresh {
 		p.asks = true
@@ -346,14 +363,15 @@ func (q *Queue) one(uid types.UID, node *v1.Node) (func(Verdict), Verdict) {
 		delete(q.pending, uid)
 	case Wait:
 		if p.answers && p.said == verdict {
-			return nil, Verdict{}
+			return nil, Verdict{}, nil
 		}
 		p.said, p.answers = verdict, true
 	}
-	if p.Answer == nil {
-		return func(Verdict) {}, verdict
+	var said []Remark
+	if judged && verdict.Decision != Wait {
+		said = remarks(q.config.Checks, in)
 	}
-	return p.Answer, verdict
+	return &p.Request, verdict, said
 }
 
 // held lists what is held while p is judged: by accepted pods, and by pods

@@ -23,3 +23,11 @@ type Verdict struct {
 	// Check names the check that decided, empty on acceptance.
 	Check string
 }
+
+// Remark is what a check has to say about a pod once it is accepted or
+// rejected, without having decided that: an event, and a line in the log if
+// there is something to log.
+type Remark struct {
+	Type, Reason, Message string // of the event
+	Log                   []any  // keys and values
+}

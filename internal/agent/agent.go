@@ -35,6 +35,7 @@ import (
 	"kubelet/internal/pleg"
 	"kubelet/internal/podspec"
 	"kubelet/internal/preflight"
+	"kubelet/internal/security/podsecurity"
 	"kubelet/internal/status"
 	"kubelet/internal/volume"
 	"kubelet/internal/volume/builtin"
@@ -62,6 +63,7 @@ type Agent struct {
 	observed *observed.Table
 	explain  *explain.Table
 	pleg     *pleg.Generator
+	security *podsecurity.File // nil without a pod security policy
 	queue    *admission.Queue
 	writer   *status.Writer
 	mirror   *status.Mirrors // nil without an API server
@@ -169,6 +171,9 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	}
 
 	// Decisions.
+	if a.security, err = a.newPodSecurity(); err != nil {
+		return nil, err
+	}
 	admissionConfig, err := a.admissionConfig()
 	if err != nil {
 		return nil, fmt.Errorf("set up admission: %w", err)
@@ -236,6 +241,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.api != nil {
 		parts = append(parts, part{"objects", a.objects.Run}, part{"services", a.services.Run},
 			part{"runtime classes", a.classes.Run}, part{"mirror pods", a.mirror.Run}, part{"orphaned mirror pods", a.completeMirrors})
+	}
+	if a.security != nil {
+		parts = append(parts, part{"pod security policy", a.security.Run})
 	}
 	parts = append(parts, a.servers...)
 	parts = append(parts, a.sources...)

@@ -259,14 +259,18 @@ func (a *Agent) plegConfig() pleg.Config {
 }
 
 func (a *Agent) admissionConfig() (admission.Config, error) {
-	checks, err := admission.Chain(admission.Options{
+	options := admission.Options{
 		AllowedUnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls,
 		KernelVersion:        kernelVersion(),
 		AppArmor:             appArmorEnforced(),
 		PodLevelResources:    a.cfg.Gates.Enabled("PodLevelResources"),
 		TaintComparison:      a.cfg.Gates.Enabled("TaintTolerationComparisonOperators"),
 		DeclaredFeatures:     []string{},
-	})
+	}
+	if a.security != nil {
+		options.PodSecurity = a.security
+	}
+	checks, err := admission.Chain(options)
 	if err != nil {
 		return admission.Config{}, err
 	}

@@ -15,6 +15,8 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
+
+	"kubelet/internal/security/podsecurity"
 )
 
 // Config is the effective configuration of one kubelet.
@@ -24,6 +26,8 @@ type Config struct {
 	// Gates says what follows from it.
 	Kubelet kubeletconfig.KubeletConfiguration
 	Gates   Gates
+	// PodSecurity is the file of --pod-security-config, valid; nil without.
+	PodSecurity *podsecurity.Configuration
 	// Warnings are to be shown at start, one line each: fields that are not
 	// known, settings that are accepted but not acted on, gates that will go.
 	Warnings []string
@@ -42,6 +46,7 @@ func Parse(args []string) (*Config, error) {
 		return &Config{Flags: p.flags}, nil
 	}
 	readable := p.readFiles()
+	podSecurity := p.readPodSecurity()
 	p.resolveGates()
 	if !readable {
 		// Without a whole file, further findings would be about values that
@@ -52,7 +57,7 @@ func Parse(args []string) (*Config, error) {
 	if err != nil {
 		return nil, append(p.problems, Problem{Reason: err.Error()}).sorted()
 	}
-	cfg := &Config{Flags: p.flags, Kubelet: *kc, Gates: p.gates}
+	cfg := &Config{Flags: p.flags, Kubelet: *kc, Gates: p.gates, PodSecurity: podSecurity}
 	p.problems = append(p.problems, validate(cfg, &p.origins)...)
 	if len(p.problems) > 0 {
 		return nil, p.problems.sorted()
@@ -138,7 +143,7 @@ func (p *parser) readFiles() bool {
 		p.problems = append(p.problems, *problem)
 	}
 	for _, name := range names {
-		doc, err := readDocument(name)
+		doc, err := readDocument(name, kubeletSchema())
 		if err != nil {
 			p.problems = append(p.problems, err.(Errors)...)
 			readable = false

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,9 +21,20 @@ import (
 // maxFileSize bounds what is read of one file; real ones have a few KiB.
 const maxFileSize = 4 << 20
 
+// schema is what a configuration file has to be.
+type schema struct {
+	apiVersion, kind string
+	fields           reflect.Type
+}
+
+func kubeletSchema() schema {
+	return schema{kubeletconfig.SchemeGroupVersion.String(), "KubeletConfiguration", reflect.TypeFor[kubeletconfig.KubeletConfiguration]()}
+}
+
 // document is one configuration file, decoded but not yet typed.
 type document struct {
-	name string
+	name   string
+	schema schema
 	// tree holds maps, lists, json.Number, strings, booleans and nil.
 	tree map[string]any
 	// lines maps a field's path to the line that it stands on. It is empty if
@@ -50,7 +62,7 @@ func (d *document) problem(path, format string, args ...any) Problem {
 
 // readDocument reads and decodes a file. An empty file is an error, because a
 // truncated one would otherwise silently mean "all defaults".
-func readDocument(name string) (*document, error) {
+func readDocument(name string, as schema) (*document, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, Errors{{Source: name, Reason: "cannot be read: " + reasonOf(err)}}
@@ -63,7 +75,7 @@ func readDocument(name string) (*document, error) {
 	if len(data) > maxFileSize {
 		return nil, Errors{{Source: name, Reason: fmt.Sprintf("is larger than %d MiB", maxFileSize>>20)}}
 	}
-	return parseDocument(name, data)
+	return parseDocument(name, data, as)
 }
 
 // reasonOf drops the operation and the path of an error, which are said anyway.
@@ -78,13 +90,13 @@ func reasonOf(err error) string {
 // yamlLine finds the line number in a message of the YAML parser.
 var yamlLine = regexp.MustCompile(`^(?:error converting YAML to JSON: )?yaml: (?:unmarshal errors:\s*)?line (\d+): (.*)`)
 
-// parseDocument decodes YAML or JSON and checks that it is a
-// KubeletConfiguration of the one version there is.
-func parseDocument(name string, data []byte) (*document, error) {
+// parseDocument decodes YAML or JSON and checks that it is of the kind that is
+// wanted, of the one version there is.
+func parseDocument(name string, data []byte, as schema) (*document, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, Errors{{Source: name, Reason: "is empty"}}
 	}
-	d := &document{name: name, lines: map[string]int{}, repeated: map[string]int{}}
+	d := &document{name: name, schema: as, lines: map[string]int{}, repeated: map[string]int{}}
 
 	// YAML is converted as the Kubernetes decoders do it (YAML 1.1 booleans,
 	// last of two equal keys), so that values mean what they mean upstream.
@@ -111,8 +123,8 @@ func parseDocument(name string, data []byte) (*document, error) {
 
 	var problems Errors
 	for _, want := range []struct{ field, value string }{
-		{"apiVersion", kubeletconfig.SchemeGroupVersion.String()},
-		{"kind", "KubeletConfiguration"},
+		{"apiVersion", as.apiVersion},
+		{"kind", as.kind},
 	} {
 		switch got := tree[want.field]; got {
 		case want.value:

@@ -37,6 +37,7 @@ type Flags struct {
 	ExitOnLockContention         bool
 	RuntimeCgroups               string
 	SeccompDefault               bool
+	PodSecurityConfig            string // our own flag
 	ImageCredentialProviderFile  string // a file or a directory
 	ImageCredentialProviderBin   string
 	HousekeepingInterval         time.Duration
@@ -164,6 +165,8 @@ func defineFlags(fs *pflag.FlagSet, f *Flags) {
 	fs.StringVar(&f.LockFile, "lock-file", "", "File that is locked while the kubelet runs, so that only one does.")
 	fs.BoolVar(&f.ExitOnLockContention, "exit-on-lock-contention", false, "End when somebody else opens the --lock-file.")
 	fs.BoolVar(&f.SeccompDefault, "seccomp-default", false, "Give containers the seccomp profile RuntimeDefault if they ask for none.")
+	fs.StringVar(&f.PodSecurityConfig, "pod-security-config", "", "File with a PodSecurityConfiguration that pods of all sources are judged by; docs/pod-security.md describes it.")
+	in(groupPods, "pod-security-config")
 	in(groupNode, "root-dir", "hostname-override", "node-ip", "node-labels", "cloud-provider", "lock-file", "exit-on-lock-contention", "seccomp-default")
 
 	fs.StringVar(&f.Kubeconfig, "kubeconfig", "", "File that says how to reach the API server. Without it the kubelet is standalone.")

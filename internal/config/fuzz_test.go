@@ -23,7 +23,7 @@ func FuzzDocument(f *testing.F) {
 	}
 	f.Add([]byte(`{"apiVersion":"kubelet.config.k8s.io/v1beta1","kind":"KubeletConfiguration","maxPods":1e3}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		doc, err := parseDocument("f", data)
+		doc, err := parseDocument("f", data, kubeletSchema())
 		if err != nil {
 			problems, ok := err.(Errors)
 			if !ok || len(problems) == 0 || strings.Contains(problems[0].String(), "\n") {

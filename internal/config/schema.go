@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	logsapi "k8s.io/component-base/logs/api/v1"
-	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 )
 
 // findings is what a check of one document against the Go types found.
@@ -21,12 +20,12 @@ type findings struct {
 	odd Errors
 }
 
-// check compares the document with KubeletConfiguration. Values that do not
+// check compares the document with the Go type of its kind. Values that do not
 // fit are reported and taken out of the tree, so that everything else can
 // still be validated in the same run.
 func (d *document) check() findings {
 	var f findings
-	d.checkStruct(d.tree, reflect.TypeFor[kubeletconfig.KubeletConfiguration](), "", &f)
+	d.checkStruct(d.tree, d.schema.fields, "", &f)
 	for path := range d.repeated {
 		f.odd = append(f.odd, Problem{Source: d.at(d.repeated[path]), Field: path, Reason: "is given twice, the later one counts"})
 	}
@@ -92,7 +91,7 @@ func (d *document) checkStruct(fields map[string]any, t reflect.Type, path strin
 		child := childPath(path, key)
 		field, ok := known[key]
 		if !ok {
-			reason := "is not a field of KubeletConfiguration"
+			reason := "is not a field of " + d.schema.kind
 			if path != "" {
 				reason = "is not a field of " + path
 			}

@@ -98,13 +98,18 @@ type store struct {
 }
 
 // strip drops who wrote which field: nobody here asks, and it is half of an
-// object's size.
+// object's size. A pod that calls itself a static one is not believed: static
+// pods may be allowed more.
 func strip(obj any) (*v1.Pod, bool) {
 	pod, ok := obj.(*v1.Pod)
-	if ok {
-		pod.ManagedFields = nil
+	if !ok {
+		return nil, false
 	}
-	return pod, ok
+	pod.ManagedFields = nil
+	if podspec.IsStatic(pod) {
+		pod.Annotations[podspec.SourceAnnotation] = podspec.SourceAPI
+	}
+	return pod, true
 }
 
 // Add implements cache.ReflectorStore.

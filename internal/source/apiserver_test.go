@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"kubelet/internal/podspec"
 )
 
 // api is an API server's list and watch of pods, in memory.
@@ -175,6 +177,25 @@ func TestAPIEndsWhileItWaitsForTheNode(t *testing.T) {
 			t.Errorf("fails %v: %v", fails, err)
 		}
 		cancel()
+	}
+}
+
+// Static pods may be allowed more: nobody becomes one by an annotation.
+func TestAPIPodsAreNotBelievedToBeStatic(t *testing.T) {
+	for _, c := range []struct {
+		annotations map[string]string
+		static      bool
+		source      string
+	}{
+		{map[string]string{podspec.SourceAnnotation: "file"}, false, "api"},
+		{map[string]string{podspec.SourceAnnotation: "http", "other": "x"}, false, "api"},
+		{map[string]string{podspec.SourceAnnotation: "file", podspec.MirrorAnnotation: "hash"}, false, "file"}, // a mirror stays one
+		{nil, false, ""},
+	} {
+		pod, ok := strip(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: c.annotations}})
+		if !ok || podspec.IsStatic(pod) != c.static || pod.Annotations[podspec.SourceAnnotation] != c.source {
+			t.Errorf("%v: static %t, annotations %v", c.annotations, podspec.IsStatic(pod), pod.Annotations)
+		}
 	}
 }
 

@@ -115,11 +115,13 @@ func (w *worker) claim() (admission.Request, bool) {
 	if len(commands) == 0 || podspec.IsTerminalPhase(w.pod.Status.Phase) {
 		return admission.Request{}, false
 	}
+	pod := w.pod
 	return admission.Request{
-		Pod: w.pod, Running: w.runs, Accepted: accepted,
+		Pod: pod, Running: w.runs, Accepted: accepted,
 		Answer: func(v admission.Verdict) {
 			w.post(func(w *worker) { w.mail.events = append(w.mail.events, Judged{v}) })
 		},
+		Remark: func(r admission.Remark) { w.pool.Events.Event(pod, "", r.Type, r.Reason, r.Message) },
 	}, true
 }
 

@@ -110,6 +110,7 @@ func TestFlags(t *testing.T) {
 	theirs.VisitAll(func(f *pflag.Flag) { want[f.Name] = describe(f) })
 	config.VisitFlags(func(f *pflag.Flag) { got[f.Name] = describe(f) })
 	delete(got, "strict-config") // ours alone
+	delete(got, "pod-security-config")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("flags (-upstream +ours):\n%s", diff)
 	}
@@ -286,7 +287,7 @@ func TestFlagValues(t *testing.T) {
 	config.VisitFlags(func(f *pflag.Flag) { names = append(names, f.Name) })
 	for _, name := range names {
 		switch name {
-		case "config", "config-dir", "help", "version", "strict-config":
+		case "config", "config-dir", "help", "version", "strict-config", "pod-security-config":
 			continue
 		case "node-ip", "image-credential-provider-config", "image-credential-provider-bin-dir":
 			continue // judged earlier than upstream does

@@ -99,24 +99,6 @@ func (c *Client) ReopenContainerLog(ctx context.Context, id string) error {
 	return err
 }
 
-// ExecSync runs a command in a container and waits for its end. The runtime
-// kills it after timeout (whole seconds, 0 is for ever); the call's deadline
-// is that much and the request timeout, or with 0 the context's alone. A
-// command that ran and failed is no error: see the exit code.
-func (c *Client) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (stdout, stderr []byte, exitCode int32, err error) {
-	seconds := int64((max(timeout, 0) + time.Second - 1) / time.Second)
-	var deadline time.Duration
-	if seconds > 0 {
-		deadline = time.Duration(seconds)*time.Second + c.timeout
-	}
-	resp, err := do(ctx, c, verb{"exec_sync", "execute in container"}, id, deadline,
-		c.rt.ExecSync, &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: cmd, Timeout: seconds})
-	if err != nil {
-		return nil, nil, 0, err
-	}
-	return resp.GetStdout(), resp.GetStderr(), resp.GetExitCode(), nil
-}
-
 // Exec returns the URL at which the runtime serves the stream.
 func (c *Client) Exec(ctx context.Context, req *runtimeapi.ExecRequest) (string, error) {
 	resp, err := do(ctx, c, verb{"exec", "execute in container"}, req.GetContainerId(), c.timeout, c.rt.Exec, req)

@@ -426,3 +426,46 @@ func FuzzPid(f *testing.F) {
 		}
 	})
 }
+
+// TestExecTimeout: a command that the runtime killed has failed; when the
+// runtime itself does not answer, nobody knows.
+func TestExecTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := critest.New(critest.Config{})
+		defer r.Close()
+		r.AddImage("img")
+		c := r.Client(cri.Config{Timeout: time.Minute})
+		ctx := t.Context()
+		sandbox := critest.SandboxConfig("default", "web", "u1", 0)
+		sid, err := c.RunPodSandbox(ctx, sandbox, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := c.CreateContainer(ctx, sid, critest.ContainerConfig(sandbox, "app", "img", 0), sandbox)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.StartContainer(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+		r.OnExec(func(critest.ExecCall) critest.ExecResult { return critest.ExecResult{Took: time.Hour} })
+		exec := func(ctx context.Context) (time.Duration, error) {
+			begin := time.Now()
+			_, _, _, err := c.ExecSync(ctx, id, []string{"sleep", "1h"}, 1500*time.Millisecond)
+			return time.Since(begin), err
+		}
+		took, err := exec(ctx)
+		if want := `command timed out: "sleep 1h" timed out after 2s`; err == nil || err.Error() != want || took != 2*time.Second {
+			t.Errorf("%v after %v, want %q", err, took, want)
+		}
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if _, err := exec(short); errors.Is(err, cri.ErrExecTimeout) || !cri.IsUnknown(err) {
+			t.Errorf("when the caller gave up: %v", err)
+		}
+		r.Inject(critest.Match{Method: "ExecSync"}, critest.Fault{Hang: true})
+		if took, err := exec(ctx); errors.Is(err, cri.ErrExecTimeout) || !cri.IsUnknown(err) || took != time.Minute+2*time.Second {
+			t.Errorf("when the runtime hung: %v after %v", err, took)
+		}
+	})
+}

@@ -1,6 +1,10 @@
 package criconfig
 
-import "strings"
+import (
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+)
 
 // expand replaces $(NAME) in s by what lookup gives for NAME. References that
 // lookup does not know stay as they are, and $$ is a plain $, so that
@@ -50,4 +54,18 @@ func expandAll(list []string, lookup func(name string) (string, bool)) []string 
 		expanded[i] = expand(s, lookup)
 	}
 	return expanded
+}
+
+// ExpandStatic replaces references in a probe's command by the values that
+// stand in the container's own env. A command that is run in a container has
+// no other environment at hand here: values from elsewhere count as empty.
+func ExpandStatic(command []string, env []v1.EnvVar) []string {
+	return expandAll(command, func(name string) (value string, ok bool) {
+		for i := range env { // the last of a name counts
+			if env[i].Name == name {
+				value, ok = env[i].Value, true
+			}
+		}
+		return value, ok
+	})
 }

@@ -2,16 +2,21 @@ package probe
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 )
 
 // Exec runs a command in a container and waits for its end (package cri). The
-// runtime kills it after timeout. A command that ran and failed is no error.
+// runtime kills it after timeout, and the error is then cri.ErrExecTimeout. A
+// command that ran and failed is no error.
 type Exec interface {
 	ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (stdout, stderr []byte, exitCode int32, err error)
 }
@@ -24,33 +29,208 @@ type Config struct {
 	// Registerer of the metrics, which are served at /metrics/probes and so
 	// have a registry of their own; nil registers none.
 	Registerer prometheus.Registerer
+	// Version is what probes call themselves, kube-probe/VERSION: "1.37".
+	Version string
+	// Cores of the node, by which commands that start at once are bounded;
+	// 0 means as many as this process has.
+	Cores int
+	// H2C asks probes with protocol HTTP2 without TLS over HTTP/2
+	// (H2CContainerProbe, KEP-5929).
+	H2C bool
+	// GRPCTLS asks gRPC probes with mode TLS over TLS (GRPCContainerProbeTLS).
+	GRPCTLS bool
 }
 
 // Prober follows containers and keeps what their probes say.
 type Prober struct {
-	cfg Config
+	cfg     Config
+	metrics *metrics
+	// ask runs a probe once; the schedule's tests have an answer of their own.
+	ask func(context.Context, question) outcome
 
-	mu   sync.Mutex
-	pods map[types.UID]map[string]Result
+	mu       sync.Mutex
+	pods     map[types.UID]*followed
+	schedule schedule
+	pools    [poolKinds]pool
+	// armed is when Run will look next; kick makes it look before.
+	armed time.Time
+	kick  chan struct{}
 }
 
-// New returns a prober; Run starts it. All methods may be called before.
+// followed is one pod that has, or had, containers to follow.
+type followed struct {
+	pod    *v1.Pod
+	lives  []*life
+	series map[seriesKey]*series
+	lanes  [poolKinds]lane
+	// results is the snapshot that readers have; nil if it is out of date.
+	results map[string]Result
+}
+
+type seriesKey struct {
+	container string
+	kind      Kind
+}
+
+// New returns a prober; Run starts it. All other methods may be called before.
 func New(cfg Config) (*Prober, error) {
-	return &Prober{cfg: cfg, pods: map[types.UID]map[string]Result{}}, nil
+	if cfg.Exec == nil || cfg.Events == nil || cfg.Wake == nil {
+		return nil, errors.New("new prober: Exec, Events and Wake are required")
+	}
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("new prober: %w", err)
+	}
+	cores := cfg.Cores
+	if cores <= 0 {
+		cores = runtime.GOMAXPROCS(0)
+	}
+	a := &asker{
+		exec: cfg.Exec, http: newHTTPClients(), userAgent: "kube-probe/" + cfg.Version,
+		h2c: cfg.H2C, grpcTLS: cfg.GRPCTLS,
+	}
+	return &Prober{
+		cfg: cfg, metrics: m, ask: a.ask,
+		pods: map[types.UID]*followed{},
+		kick: make(chan struct{}, 1),
+		pools: [poolKinds]pool{
+			netPool: {kind: netPool, places: 16 * cores, young: 100 * time.Millisecond, total: 1024, perPod: 64},
+			// The runtime starts a command in about 50 ms of one core.
+			execPool: {kind: execPool, places: 2 * cores, young: 2 * time.Second, total: 128, perPod: 8},
+		},
+	}, nil
 }
 
 // Follow says which containers of the pod run now; the latest call wins. When
 // it returns, Results has a result for each of them and for no other. It never
-// blocks, and costs next to nothing if nothing changed. The pod and the
-// containers must not be changed afterwards.
+// blocks, and costs next to nothing if nothing changed. The pod, and the
+// containers in targets, must not be changed afterwards.
 func (p *Prober) Follow(pod *v1.Pod, targets []Target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	results := map[string]Result{}
-	for i := range targets {
-		results[targets[i].ID] = initial(&targets[i])
+	f := p.pods[pod.UID]
+	if f == nil {
+		if len(targets) == 0 {
+			return
+		}
+		f = &followed{}
+		p.pods[pod.UID] = f
 	}
-	p.pods[pod.UID] = results
+	f.pod = pod
+	if f.same(targets) {
+		return
+	}
+	now := time.Now()
+	lives := make([]*life, 0, len(targets))
+	for _, t := range targets {
+		l := f.find(t.ID)
+		if l == nil {
+			l = newLife(f, t)
+			lives = append(lives, l)
+			p.arm(l, now, true)
+			continue
+		}
+		lives = append(lives, l)
+		t.Was = l.target.Was
+		l.target = t
+		for k, task := range l.tasks {
+			// What a probe asks may have been changed only for the next life
+			// of the container, but the spec that it stands in is a new one.
+			if spec := Kind(k).Of(t.Container); task != nil && spec != nil {
+				task.probe = spec
+			}
+		}
+		p.arm(l, now, false)
+	}
+	for _, l := range f.lives {
+		if !contains(lives, l) {
+			p.park(l)
+		}
+	}
+	f.lives, f.results = lives, nil
+}
+
+// same says whether targets are what is followed already.
+func (f *followed) same(targets []Target) bool {
+	if len(targets) != len(f.lives) {
+		return false
+	}
+	for i := range targets {
+		have, want := &f.lives[i].target, &targets[i]
+		if have.ID != want.ID || have.Container != want.Container || have.IP != want.IP || have.Terminating != want.Terminating {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *followed) find(id string) *life {
+	for _, l := range f.lives {
+		if l.target.ID == id {
+			return l
+		}
+	}
+	return nil
+}
+
+func contains(lives []*life, l *life) bool {
+	for _, other := range lives {
+		if other == l {
+			return true
+		}
+	}
+	return false
+}
+
+// arm schedules the tasks of l that are to be asked and are not, and parks
+// those that are not to be asked any more.
+func (p *Prober) arm(l *life, now time.Time, spread bool) {
+	for _, t := range l.tasks {
+		switch {
+		case t == nil:
+		case !t.wanted():
+			p.parkTask(t)
+		case t.at == parked:
+			t.due = t.first(now, spread)
+			p.add(t)
+		}
+	}
+}
+
+// add schedules a task and makes Run look in time.
+func (p *Prober) add(t *task) {
+	p.schedule.add(t)
+	if p.armed.IsZero() || t.due.Before(p.armed) {
+		p.look()
+	}
+}
+
+func (p *Prober) look() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Prober) park(l *life) {
+	for _, t := range l.tasks {
+		if t != nil {
+			p.parkTask(t)
+		}
+	}
+}
+
+// parkTask takes a task out of everything. What a run under way says will not
+// be heard.
+func (p *Prober) parkTask(t *task) {
+	switch t.at {
+	case scheduled:
+		p.schedule.remove(t)
+	case waiting:
+		p.pools[t.pool()].withdraw(t)
+	case running:
+		t.cancel()
+	}
 }
 
 // Results returns what is known of the pod's followed containers, by ID. The
@@ -58,18 +238,214 @@ func (p *Prober) Follow(pod *v1.Pod, targets []Target) {
 func (p *Prober) Results(uid types.UID) map[string]Result {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.pods[uid]
+	f := p.pods[uid]
+	if f == nil {
+		return nil
+	}
+	if f.results == nil {
+		f.results = make(map[string]Result, len(f.lives))
+		for _, l := range f.lives {
+			f.results[l.target.ID] = l.result()
+		}
+	}
+	return f.results
 }
 
-// Forget ends all probes of the pod.
+// Forget ends all probes of the pod, and its metrics.
 func (p *Prober) Forget(uid types.UID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	f := p.pods[uid]
+	if f == nil {
+		return
+	}
 	delete(p.pods, uid)
+	for _, l := range f.lives {
+		p.park(l)
+	}
+	for key := range f.series {
+		p.metrics.forget(f.pod, key.container, key.kind)
+	}
+	f.lives = nil
 }
 
 // Run probes until ctx ends.
 func (p *Prober) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	var runs sync.WaitGroup
+	defer runs.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var ready []run
+	for {
+		var next time.Time
+		ready, next = p.begin(ctx, ready[:0], time.Now())
+		for _, r := range ready {
+			runs.Go(func() { p.run(r) })
+		}
+		clear(ready)
+		if next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(max(time.Until(next), 0))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-p.kick:
+		}
+	}
+}
+
+// run is a task that was given a place.
+type run struct {
+	task *task
+	ctx  context.Context
+	question
+}
+
+// begin moves due tasks to the pools and gives out places. It returns when it
+// is to be called again if nothing happens before.
+func (p *Prober) begin(ctx context.Context, ready []run, now time.Time) (_ []run, next time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.schedule) > 0 && !p.schedule[0].due.After(now) {
+		t := p.schedule[0]
+		p.schedule.remove(t)
+		pool := &p.pools[t.pool()]
+		if t.young(now) && len(pool.turns) > 0 {
+			// Not at the cost of those whose turn it really is.
+			t.due = t.next(now)
+			p.schedule.add(t)
+			continue
+		}
+		pool.put(t, now)
+	}
+	if len(p.schedule) > 0 {
+		next = p.schedule[0].due
+	}
+	for i := range p.pools {
+		pool := &p.pools[i]
+		for t := pool.take(now); t != nil; t = pool.take(now) {
+			p.metrics.queued.WithLabelValues(poolNames[i]).Observe(now.Sub(t.queued).Seconds())
+			r := run{task: t, question: question{
+				kind: t.kind, pod: t.life.pod.pod, container: t.life.target.Container,
+				id: t.life.target.ID, ip: t.life.target.IP, probe: t.probe, timeout: t.timeout(),
+			}}
+			r.ctx, t.cancel = context.WithCancel(ctx)
+			ready = append(ready, r)
+		}
+		if opens := pool.opens(now); !opens.IsZero() && (next.IsZero() || opens.Before(next)) {
+			next = opens
+		}
+	}
+	p.armed = next
+	return ready, next
+}
+
+// run asks, and tells what came of it.
+func (p *Prober) run(r run) {
+	begin := time.Now()
+	out := askPatiently(r.ctx, p.ask, r.question)
+	heard, changed := p.end(r, out, time.Since(begin))
+	if !heard {
+		return
+	}
+	p.tell(r, out)
+	if changed {
+		p.cfg.Wake(r.pod.UID)
+	}
+}
+
+// maxStalls bounds how often in a row a run is repeated because the node
+// stalled: a container that hangs on a node that is always late must still be
+// found out.
+const maxStalls = 3
+
+// end takes the outcome of a run in. Heard is false if nobody wants to know it
+// any more, or if the probe is run again.
+func (p *Prober) end(r run, out outcome, took time.Duration) (heard, changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t, now := r.task, time.Now()
+	pool := &p.pools[t.pool()]
+	pool.leave(t)
+	if len(pool.turns) > 0 {
+		p.look()
+	}
+	cancelled := r.ctx.Err() != nil
+	t.cancel()
+	if cancelled {
+		// It may have become wanted again meanwhile.
+		if t.life.pod.find(t.life.target.ID) == t.life {
+			p.arm(t.life, now, false)
+		}
+		return false, false
+	}
+	if out.stalled && t.stalls < maxStalls {
+		t.stalls++
+		p.metrics.stalled.WithLabelValues(t.kind.String()).Inc()
+		pool.put(t, now)
+		p.look()
+		return false, false
+	}
+	t.stalls = 0
+	if out.verdict == failed && t.young(t.began) {
+		t.due = t.next(now)
+		p.add(t)
+		return false, false
+	}
+	p.count(r, out.verdict, took)
+	if out.verdict != unknown && t.count(out.verdict) {
+		if changed = t.settle(out.verdict, out.output, now); changed {
+			t.life.pod.results = nil
+		}
+	}
+	if t.wanted() {
+		t.due = t.next(now)
+		p.add(t)
+	}
+	if changed {
+		p.arm(t.life, now, false)
+	}
+	return true, changed
+}
+
+func (p *Prober) count(r run, v verdict, took time.Duration) {
+	f := r.task.life.pod
+	key := seriesKey{r.container.Name, r.kind}
+	s := f.series[key]
+	if s == nil {
+		if f.series == nil {
+			f.series = map[seriesKey]*series{}
+		}
+		s = &series{}
+		f.series[key] = s
+	}
+	p.metrics.count(s, r.pod, r.container.Name, r.kind, v, took)
+}
+
+// Reasons of events.
+const (
+	reasonUnhealthy = "Unhealthy"
+	reasonWarning   = "ProbeWarning"
+)
+
+// tell records what a user should know of a run.
+func (p *Prober) tell(r run, out outcome) {
+	event := func(reason, format string, args ...any) {
+		p.cfg.Events.Event(r.pod, r.container.Name, v1.EventTypeWarning, reason, fmt.Sprintf(format, args...))
+	}
+	switch out.verdict {
+	case warned:
+		event(reasonWarning, "%s probe warning: %s", r.kind, out.output)
+	case failed:
+		event(reasonUnhealthy, "%s probe failed: %s", r.kind, out.output)
+	case unknown:
+		event(reasonUnhealthy, "%s probe errored and resulted in %s state: %s", r.kind, out.verdict, out.err)
+	}
+	if logger := klog.FromContext(r.ctx).V(3); logger.Enabled() {
+		logger.Info("Probe ran", "pod", klog.KObj(r.pod), "podUID", r.pod.UID, "container", r.container.Name,
+			"probeType", r.kind.String(), "result", out.verdict.String(), "output", out.output, "err", out.err)
+	}
 }

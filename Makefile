@@ -11,7 +11,7 @@ LDFLAGS = -s -w $V.gitVersion=$(VERSION) $V.gitMajor=1 $V.gitMinor=37 $V.gitComm
 OUT ?= bin/kubelet
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-all test-unit test-race test-root test-diff test-node test-cluster test-v2 fuzz lint setup clean
+.PHONY: help build run test test-all test-unit test-race test-root test-diff test-node test-cluster test-v2 bench fuzz lint setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-cluster: ## a real control plane, on containerd 2.4 and 1.6 (root; CONTAINE
 
 test-v2: ## cgroup v2 and the systemd driver, in a virtual machine (root)
 	@$(STAGES) v2
+
+bench: ## measure against bare CRI calls and the upstream kubelet (root; SCENARIO=1,kill ROUNDS=3 KUBELET=path)
+	@$(STAGES) bench
 
 fuzz: ## fuzz each parser of outside bytes for FUZZTIME (10s)
 	@$(STAGES) fuzz

@@ -46,7 +46,7 @@ stage_setup() {
 
 stage_lint() {
   local bad
-  bad=$(gofmt -l cmd internal test)
+  bad=$(gofmt -l cmd internal test bench)
   [ -z "$bad" ] || die "not formatted, run gofmt -w: $bad"
   go vet ./...
   local f
@@ -104,6 +104,17 @@ stage_v2() {
   test/guest/test.sh
 }
 
+# SCENARIO, ROUNDS, PODS, IDLE, KUBELET, KEEP and RESULTS go to the program; see
+# docs/performance.md.
+stage_bench() {
+  need_root bench
+  test/setup/deps.sh
+  test/setup/controlplane.sh
+  go build -o bin/bench ./bench
+  bin/bench ${SCENARIO:+-scenario "$SCENARIO"} ${ROUNDS:+-rounds "$ROUNDS"} ${PODS:+-pods "$PODS"} \
+    ${IDLE:+-idle "$IDLE"} ${KUBELET:+-kubelet "$KUBELET"} ${KEEP:+-keep} ${RESULTS:+-out "$RESULTS"}
+}
+
 stage_fuzz() {
   local pkg name
   go list -f '{{.ImportPath}} {{.Dir}}' ./internal/... | while read -r pkg dir; do
@@ -142,8 +153,8 @@ case ${1:-} in
     export CLUSTER_CONTAINERD=${CONTAINERD:-2.4}
     ;;
   all) stages="setup lint unit race root diff node cluster v2" ;;
-  setup | lint | unit | race | root | diff | node | cluster | v2 | fuzz) stages=$1 ;;
-  *) die "usage: $0 test|all|setup|lint|unit|race|root|diff|node|cluster|v2|fuzz" ;;
+  setup | lint | unit | race | root | diff | node | cluster | v2 | fuzz | bench) stages=$1 ;;
+  *) die "usage: $0 test|all|setup|lint|unit|race|root|diff|node|cluster|v2|fuzz|bench" ;;
 esac
 command -v go >/dev/null || die "go is missing: install Go 1.26 or newer from https://go.dev/dl"
 # Without root most of "all" would fail one by one; say so once.

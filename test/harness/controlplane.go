@@ -9,8 +9,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -48,6 +50,7 @@ type Cluster struct {
 
 	node      *Node
 	apiserver *Process
+	ca        *authority
 }
 
 func controlPlaneBinary(name string) string {
@@ -136,6 +139,7 @@ func (c *Cluster) writeCredentials() error {
 	if err != nil {
 		return err
 	}
+	c.ca = ca
 	files := map[string][]byte{
 		pkiDir + "/ca.crt":           ca.pem,
 		"/etc/kubernetes/audit.yaml": []byte(auditPolicy),
@@ -201,6 +205,70 @@ func (c *Cluster) waitServiceAccount(ctx context.Context, namespace string) erro
 		_, err := c.Client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
+}
+
+// join connects the node with another's network and gives its kubelet the
+// credentials for the cluster there.
+func (n *Node) join(other *Node) error {
+	if other.Cluster == nil || n.bare || other.bare {
+		return fmt.Errorf("join node %s: it has no control plane, or a node is the machine itself", other.Name)
+	}
+	link := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "port" + n.ip[strings.LastIndexByte(n.ip, '.'):], // at most 15 characters
+			Namespace: netlink.NsPid(other.init.Process.Pid)},
+		PeerName: "uplink", PeerNamespace: netlink.NsPid(n.init.Process.Pid),
+	}
+	if err := netlink.LinkAdd(link); err != nil {
+		return fmt.Errorf("connect with node %s: %w", other.Name, err)
+	}
+	for end, node := range map[string]*Node{link.Name: other, link.PeerName: n} {
+		if err := node.inside(func() error { return plugIn(end) }); err != nil {
+			return fmt.Errorf("plug %s into the bridge of node %s: %w", end, node.Name, err)
+		}
+	}
+	p, err := other.Cluster.ca.issue("system:node:"+n.Name, []string{"system:nodes"}, nil, nil)
+	if err != nil {
+		return err
+	}
+	text, err := kubeconfig(other.Cluster.ca, p)
+	if err != nil {
+		return err
+	}
+	for path, text := range map[string][]byte{pkiDir + "/ca.crt": other.Cluster.ca.pem, KubeletKubeconfig: text} {
+		if err := n.WriteFile(path, string(text), 0o600); err != nil {
+			return err
+		}
+	}
+	n.Cluster = other.Cluster
+	return nil
+}
+
+// plugIn makes an interface a port of the node's bridge.
+func plugIn(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	bridge, err := netlink.LinkByName("node0")
+	if err != nil {
+		return err
+	}
+	return errors.Join(netlink.LinkSetMaster(link, bridge), netlink.LinkSetUp(link))
+}
+
+// ClientConfig is how the node's kubelet would reach the API server, from the
+// test.
+func (n *Node) ClientConfig() (*rest.Config, error) {
+	text, err := os.ReadFile(n.Path(KubeletKubeconfig))
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	config, err := clientcmd.RESTConfigFromKubeConfig(text)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	config.Dial = n.Dial
+	return config, nil
 }
 
 // NewNamespace makes a namespace in which pods can be created at once.

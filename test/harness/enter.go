@@ -44,6 +44,10 @@ func (n *Node) inside(fn func() error) error {
 	return <-errs
 }
 
+// Inside runs fn on a thread that has entered the node's namespaces, for what
+// has no path or address outside of them: mounts, links, signals.
+func (n *Node) Inside(fn func() error) error { return n.inside(fn) }
+
 // Dial opens a connection as a program on the node would. The address of a
 // TCP connection must be a literal IP address and port; that of a unix socket
 // is its path on the node.

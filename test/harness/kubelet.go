@@ -24,10 +24,7 @@ import (
 // KubeletConfigFile is where the node's kubelet has its configuration.
 const KubeletConfigFile = "/var/lib/kubelet/config.yaml"
 
-const (
-	healthzURL = "http://127.0.0.1:10248/healthz"
-	podsURL    = "http://" + NodeIP + ":10255/pods"
-)
+const healthzURL = "http://127.0.0.1:10248/healthz"
 
 // kubeletBinary is built once per run.
 var kubeletBinary = sync.OnceValues(findKubelet)
@@ -66,6 +63,12 @@ func projectRoot() (string, error) {
 	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }
 
+// KubeletBinary builds the kubelet under test, once, and returns its path.
+func KubeletBinary() (string, error) { return kubeletBinary() }
+
+// UpstreamBinary is the path of the upstream kubelet.
+func UpstreamBinary() string { return controlPlaneBinary("upstream-kubelet") }
+
 // Upstream says whether the upstream kubelet is under test.
 func Upstream() bool { return filepath.Base(os.Getenv("KUBELET")) == "upstream-kubelet" }
 
@@ -77,6 +80,8 @@ type KubeletOptions struct {
 	Flags []string
 	// Standalone leaves the API server out even if there is one.
 	Standalone bool
+	// Binary is another kubelet than the one under test.
+	Binary string
 }
 
 // Kubelet is a kubelet of a node; it may be killed and started again.
@@ -108,7 +113,7 @@ func (k *Kubelet) config() *kubeletconfig.KubeletConfiguration {
 		ClusterDNS:                  []string{ClusterDNS},
 		ClusterDomain:               "cluster.local",
 		ReadOnlyPort:                10255,
-		Address:                     NodeIP,
+		Address:                     k.node.ip,
 		ImageGCHighThresholdPercent: ptr.To[int32](100),
 		EvictionHard:                map[string]string{"memory.available": "20Mi"},
 		PodPidsLimit:                ptr.To[int64](4096),
@@ -138,11 +143,14 @@ func (k *Kubelet) Start() error {
 	if err := k.node.WriteFile(KubeletConfigFile, string(text), 0o644); err != nil {
 		return err
 	}
-	args := []string{"--config=" + KubeletConfigFile, "--node-ip=" + NodeIP, "-v=" + first(os.Getenv("KUBELET_V"), "4")}
+	args := []string{"--config=" + KubeletConfigFile, "--node-ip=" + k.node.ip, "-v=" + first(os.Getenv("KUBELET_V"), "4")}
 	if !k.standalone() {
 		args = append(args, "--kubeconfig="+KubeletKubeconfig)
 	}
-	binary, err := kubeletBinary()
+	binary, err := k.options.Binary, error(nil)
+	if binary == "" {
+		binary, err = kubeletBinary()
+	}
 	if err != nil {
 		return err
 	}
@@ -220,7 +228,7 @@ func (k *Kubelet) Process() *Process { return k.process }
 
 // Pods are the pods as the kubelet's read-only port shows them.
 func (k *Kubelet) Pods(ctx context.Context) ([]v1.Pod, error) {
-	text, err := get(ctx, k.node.HTTPClient(), podsURL)
+	text, err := get(ctx, k.node.HTTPClient(), "http://"+k.node.ip+":10255/pods")
 	if err != nil {
 		return nil, err
 	}

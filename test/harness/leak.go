@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -153,6 +154,38 @@ func (n *Node) podCgroups() []string {
 		})
 	}
 	return found
+}
+
+// ContainerPid is the id, as the test sees it, of the first process in the
+// cgroup of a running container.
+func (n *Node) ContainerPid(id string) (int, error) {
+	for _, top := range cgroupHierarchies() {
+		pid := 0
+		_ = filepath.WalkDir(filepath.Join(top, n.cgroupRoot), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() || !strings.Contains(d.Name(), id) {
+				return nil
+			}
+			text, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+			if first, _, found := strings.Cut(string(text), "\n"); found {
+				pid, _ = strconv.Atoi(first)
+			}
+			return fs.SkipAll
+		})
+		if pid > 0 {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("no process in a cgroup of container %s", id)
+}
+
+// RemoveCgroup removes a cgroup below the node's root, given by its path
+// there, from all hierarchies.
+func (n *Node) RemoveCgroup(path string) error {
+	var err error
+	for _, top := range cgroupHierarchies() {
+		err = errors.Join(err, removeTree(filepath.Join(top, n.cgroupRoot, path)))
+	}
+	return err
 }
 
 // PodCgroup is the folder of a pod's cgroup on version 1, for one controller.

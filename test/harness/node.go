@@ -18,11 +18,12 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// The addresses are the same on every test node: each has a network of its own.
+// The addresses are the same on every test node that joins no other: each has
+// a network of its own.
 const (
 	NodeIP     = "10.70.0.2"
-	nodeNet    = NodeIP + "/24"
 	gateway    = "10.70.0.1"
+	nodePrefix = "/24"
 	podNet     = "10.70.1.0/24"
 	serviceNet = "10.96.0.0/16"
 
@@ -55,6 +56,13 @@ type Config struct {
 	// SystemdCgroups makes containerd leave cgroups to systemd; the kubelet
 	// must be told the same.
 	SystemdCgroups bool
+	// ControlOnly leaves containerd out: a node for the control plane alone.
+	ControlOnly bool
+	// Join is a node with a control plane to which this one is connected, as
+	// another node of its cluster. Address is this node's then, another one
+	// of NodeIP's network.
+	Join    *Node
+	Address string
 	// Bare makes the machine itself the node, without namespaces: for a
 	// virtual machine that lives as long as the test, where the init is the
 	// real one.
@@ -74,6 +82,7 @@ type Node struct {
 
 	bare           bool
 	systemdCgroups bool
+	ip             string
 
 	artifacts     string
 	containerdBin string
@@ -90,7 +99,7 @@ type Node struct {
 func NewNode(ctx context.Context, c Config) (_ *Node, err error) {
 	start := time.Now()
 	version := first(c.Containerd, os.Getenv("CONTAINERD"), "2.4")
-	n := &Node{Name: c.Name, Containerd: version, bare: c.Bare, systemdCgroups: c.SystemdCgroups}
+	n := &Node{Name: c.Name, Containerd: version, bare: c.Bare, systemdCgroups: c.SystemdCgroups, ip: first(c.Address, NodeIP)}
 	switch version {
 	case "2.4":
 		n.containerdBin = filepath.Join(CacheDir(), "containerd-2.4.2/bin")
@@ -112,7 +121,7 @@ func NewNode(ctx context.Context, c Config) (_ *Node, err error) {
 		}
 	}()
 	if c.Bare {
-		if err := setUpBare(initConfig{Address: nodeNet, Gateway: gateway}); err != nil {
+		if err := setUpBare(initConfig{Address: n.ip + nodePrefix, Gateway: gateway}); err != nil {
 			return nil, err
 		}
 	} else {
@@ -126,6 +135,11 @@ func NewNode(ctx context.Context, c Config) (_ *Node, err error) {
 	}
 	progress("node %s: namespaces ready after %s, its files are in %s", c.Name, since(start), n.artifacts)
 
+	if c.Join != nil {
+		if err := n.join(c.Join); err != nil {
+			return nil, err
+		}
+	}
 	// The control plane starts while containerd loads its images.
 	ready := make(chan error, 1)
 	if c.ControlPlane {
@@ -133,10 +147,12 @@ func NewNode(ctx context.Context, c Config) (_ *Node, err error) {
 	} else {
 		ready <- nil
 	}
-	if err := n.startRuntime(ctx, c.Images); err != nil {
-		return nil, errors.Join(err, <-ready)
+	if !c.ControlOnly {
+		if err := n.startRuntime(ctx, c.Images); err != nil {
+			return nil, errors.Join(err, <-ready)
+		}
+		progress("node %s: containerd %s ready after %s", c.Name, version, since(start))
 	}
-	progress("node %s: containerd %s ready after %s", c.Name, version, since(start))
 	if err := <-ready; err != nil {
 		return nil, err
 	}
@@ -152,7 +168,7 @@ func (n *Node) startInit() error {
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	config, err := json.Marshal(initConfig{Hostname: n.Name, Address: nodeNet, Gateway: gateway})
+	config, err := json.Marshal(initConfig{Hostname: n.Name, Address: n.ip + nodePrefix, Gateway: gateway})
 	if err != nil {
 		return fmt.Errorf("encode init config: %w", err)
 	}
@@ -233,6 +249,9 @@ func (n *Node) Path(path string) string {
 	}
 	return filepath.Join("/proc", strconv.Itoa(n.init.Process.Pid), "root", path)
 }
+
+// IP is the node's address.
+func (n *Node) IP() string { return n.ip }
 
 // Artifacts is the folder on the machine with the logs of the node's programs.
 func (n *Node) Artifacts() string { return n.artifacts }

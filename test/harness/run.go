@@ -29,7 +29,7 @@ func Main(m *testing.M, setUp func() (tearDown func(), err error)) {
 		fmt.Printf("FAIL: %s=1 is set, but this is not root: namespaces, mounts and cgroups cannot be made\n", PrivilegedEnv)
 		os.Exit(1)
 	}
-	removeStale()
+	RemoveStale()
 	tearDown, err := setUp()
 	if err != nil {
 		fmt.Printf("FAIL: set-up: %v\n    logs are in %s\n", err, artifactsRoot())
@@ -57,6 +57,9 @@ func CacheDir() string {
 	}
 	return filepath.Join(base, "kubelet-dev")
 }
+
+// Artifacts is the folder of this run, with the logs of all programs.
+func Artifacts() string { return artifactsRoot() }
 
 // artifactsRoot is the folder of this run.
 func artifactsRoot() string {
@@ -167,9 +170,9 @@ func removeTree(dir string) error {
 	return err
 }
 
-// removeStale removes the cgroups of runs that have ended without cleaning up.
+// RemoveStale removes the cgroups of runs that have ended without cleaning up.
 // Their processes, mounts and networks ended with them.
-func removeStale() {
+func RemoveStale() {
 	seen := map[string]bool{}
 	for _, top := range cgroupHierarchies() {
 		dirs, _ := filepath.Glob(filepath.Join(top, cgroupPrefix+"*"))

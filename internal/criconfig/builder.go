@@ -12,6 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kubelet/internal/podspec"
+	"kubelet/internal/volume/subpath"
 )
 
 // Objects gives the API objects that containers refer to. An object that does
@@ -102,6 +103,8 @@ type Config struct {
 	Services       Services
 	RuntimeClasses RuntimeClasses
 	Images         Images
+	// SubPaths is package volume/subpath's if nil.
+	SubPaths SubPaths
 	// Events may be nil.
 	Events Events
 	// NodeAllocatable is the default of resourceFieldRef limits.
@@ -139,6 +142,9 @@ func New(c Config) (*Builder, error) {
 	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("build runtime configs: %w", errors.Join(errs...))
+	}
+	if c.SubPaths == nil {
+		c.SubPaths = new(subpath.Binder)
 	}
 	if c.SysDir == "" {
 		c.SysDir = "/sys"

@@ -74,7 +74,18 @@ func TestUserErrors(t *testing.T) {
 		{"bad resource", envFrom(v1.EnvVarSource{ResourceFieldRef: &v1.ResourceFieldSelector{ContainerName: "other", Resource: "limits.cpu"}}), []string{"X", "other"}},
 		{"services not known", func(c *cluster, _ *v1.Container) { c.unsynced = true }, []string{"services"}},
 		{"unknown volume", func(_ *cluster, c *v1.Container) { c.VolumeMounts = []v1.VolumeMount{{Name: "v", MountPath: "/v"}} }, []string{`"v"`}},
-		{"subPath", volume(v1.VolumeMount{Name: "v", MountPath: "/v", SubPath: "s"}), []string{"subPath", "not supported"}},
+		{"absolute subPath", volume(v1.VolumeMount{Name: "v", MountPath: "/v", SubPath: "/etc"}), []string{`"v"`, `subPath: "/etc" must not be an absolute path`}},
+		{"subPath out", volume(v1.VolumeMount{Name: "v", MountPath: "/v", SubPath: "a/../../b"}), []string{`subPath: "a/../../b" must not contain '..'`}},
+		{"subPathExpr without its variable", volume(v1.VolumeMount{Name: "v", MountPath: "/v", SubPathExpr: "$(NONE)/$$(FINE)/$(NONE)"}),
+			[]string{`subPathExpr "$(NONE)/$$(FINE)/$(NONE)": the container has no variable NONE; add it to env`}},
+		{"subPathExpr out", func(c *cluster, container *v1.Container) {
+			container.Env = []v1.EnvVar{{Name: "UP", Value: ".."}}
+			volume(v1.VolumeMount{Name: "v", MountPath: "/v", SubPathExpr: "a/$(UP)/$(UP)"})(c, container)
+		}, []string{`subPathExpr: "a/../.." must not contain '..'`}},
+		{"absolute subPathExpr", func(c *cluster, container *v1.Container) {
+			container.Env = []v1.EnvVar{{Name: "ROOT", Value: "/tmp"}}
+			volume(v1.VolumeMount{Name: "v", MountPath: "/v", SubPathExpr: "$(ROOT)"})(c, container)
+		}, []string{`subPathExpr: "/tmp" must not be an absolute path`}},
 		{"propagation", volume(v1.VolumeMount{Name: "v", MountPath: "/v", MountPropagation: ptr(v1.MountPropagationMode("Odd"))}), []string{"Odd"}},
 		{"recursive but writable", volume(v1.VolumeMount{Name: "v", MountPath: "/v", RecursiveReadOnly: ptr(v1.RecursiveReadOnlyEnabled)}), []string{"readOnly: true"}},
 		{"block device", func(_ *cluster, c *v1.Container) { c.VolumeDevices = []v1.VolumeDevice{{Name: "v"}} }, []string{"volumeDevices"}},

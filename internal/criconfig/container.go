@@ -43,6 +43,9 @@ func (b *Builder) Container(ctx context.Context, in ContainerInput) (*runtimeapi
 			return nil, err
 		}
 	}
+	if in.parts, err = b.parts(ctx, in, env); err != nil {
+		return nil, err
+	}
 	mounts, err := b.mounts(in, handler)
 	if err != nil {
 		return nil, err

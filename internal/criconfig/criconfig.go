@@ -33,6 +33,9 @@ type ContainerInput struct {
 	// TargetID is the runtime's id of the container whose process namespace
 	// an ephemeral container with a targetContainerName joins; empty if none.
 	TargetID string
+
+	// parts of volumes that are mounted instead of the whole.
+	parts map[*v1.VolumeMount]part
 }
 
 // Error is a problem of the spec, or of an object it refers to, that keeps a

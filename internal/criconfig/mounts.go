@@ -60,15 +60,15 @@ func (b *Builder) mounts(in ContainerInput, handler string) ([]*runtimeapi.Mount
 }
 
 func (b *Builder) mount(in ContainerInput, m *v1.VolumeMount, handler string) (*runtimeapi.Mount, error) {
-	if m.SubPath != "" || m.SubPathExpr != "" {
-		return nil, containerErrorf("volume mount %q: subPath and subPathExpr are not supported by this kubelet yet", m.Name)
-	}
 	volume, ok := in.Mounts[m.Name]
 	if !ok {
 		return nil, containerErrorf("volume mount %q: the pod has no volume of that name that is set up", m.Name)
 	}
 	if volume.Path == "" {
 		return nil, containerErrorf("volume mount %q: image volumes are not supported by this kubelet yet", m.Name)
+	}
+	if p, ok := in.parts[m]; ok {
+		volume.Path = p.path
 	}
 	propagation, err := mountPropagation(m)
 	if err != nil {

@@ -49,3 +49,13 @@ func isExecTimeout(err error) bool {
 	return ok && (s.Code() == codes.DeadlineExceeded ||
 		s.Code() == codes.Unknown && strings.Contains(s.Message(), context.DeadlineExceeded.Error()))
 }
+
+// ContainerPid returns the id of the container's first process, 0 if the
+// runtime does not tell it.
+func (c *Client) ContainerPid(ctx context.Context, id string) (int, error) {
+	resp, err := c.ContainerStatus(ctx, id, true)
+	if err != nil {
+		return 0, err
+	}
+	return Pid(resp.GetInfo()), nil
+}

@@ -47,8 +47,9 @@ type question struct {
 
 // asker runs probes, each once.
 type asker struct {
-	exec Exec
-	http *httpClients
+	exec     Exec
+	sessions *sessions
+	http     *httpClients
 	// userAgent is what HTTP and gRPC probes call themselves.
 	userAgent string
 	h2c       bool

@@ -27,7 +27,10 @@ import (
 )
 
 func newAsker(exec Exec) *asker {
-	return &asker{exec: exec, http: newHTTPClients(), userAgent: "kube-probe/1.37", h2c: true, grpcTLS: true}
+	if exec == nil {
+		exec = noExec{}
+	}
+	return &asker{exec: exec, sessions: &sessions{pid: exec.ContainerPid}, http: newHTTPClients(), userAgent: "kube-probe/1.37", h2c: true, grpcTLS: true}
 }
 
 // put asks once, as the prober would.
@@ -252,6 +255,8 @@ func (f commands) ExecSync(_ context.Context, id string, cmd []string, timeout t
 	out, code, err := f(cmd)
 	return []byte(out), []byte("!"), code, err
 }
+
+func (commands) ContainerPid(context.Context, string) (int, error) { return 0, nil }
 
 func TestExec(t *testing.T) {
 	t.Parallel()

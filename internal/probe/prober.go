@@ -14,11 +14,15 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Exec runs a command in a container and waits for its end (package cri). The
-// runtime kills it after timeout, and the error is then cri.ErrExecTimeout. A
-// command that ran and failed is no error.
+// Exec is the runtime (package cri).
 type Exec interface {
+	// ExecSync runs a command in a container and waits for its end. The
+	// runtime kills it after timeout, and the error is then
+	// cri.ErrExecTimeout. A command that ran and failed is no error.
 	ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (stdout, stderr []byte, exitCode int32, err error)
+	// ContainerPid is the container's first process, 0 if unknown. It is asked
+	// only for commands that take long.
+	ContainerPid(ctx context.Context, id string) (int, error)
 }
 
 // Config of a Prober.
@@ -86,7 +90,8 @@ func New(cfg Config) (*Prober, error) {
 		cores = runtime.GOMAXPROCS(0)
 	}
 	a := &asker{
-		exec: cfg.Exec, http: newHTTPClients(), userAgent: "kube-probe/" + cfg.Version,
+		exec: cfg.Exec, sessions: &sessions{pid: cfg.Exec.ContainerPid},
+		http: newHTTPClients(), userAgent: "kube-probe/" + cfg.Version,
 		h2c: cfg.H2C, grpcTLS: cfg.GRPCTLS,
 	}
 	return &Prober{

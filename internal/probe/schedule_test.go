@@ -108,6 +108,10 @@ func (noExec) ExecSync(context.Context, string, []string, time.Duration) ([]byte
 	return nil, nil, 0, errors.New("not in this test")
 }
 
+func (noExec) ContainerPid(context.Context, string) (int, error) {
+	return 0, errors.New("not in this test")
+}
+
 func (st *stage) note(format string, args ...any) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

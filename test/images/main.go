@@ -68,6 +68,10 @@ func run(out, busybox string) error {
 	if err != nil {
 		return err
 	}
+	health, err := build("kubelet/test/images/health")
+	if err != nil {
+		return err
+	}
 	images := []image{
 		{
 			file:       "pause.tar",
@@ -82,6 +86,12 @@ func run(out, busybox string) error {
 			entrypoint: []string{"/agent"},
 			env:        []string{"IMAGE_ENV=from-image"},
 			files:      append(skeleton(), file{path: "agent", mode: 0o755, body: agent}),
+		},
+		{
+			file:       "health.tar",
+			names:      []string{"localhost/test/health:1"},
+			entrypoint: []string{"/health"},
+			files:      append(skeleton(), file{path: "health", mode: 0o755, body: health}),
 		},
 	}
 	if body, err := os.ReadFile(busybox); err == nil {

@@ -36,6 +36,7 @@ import (
 	"kubelet/internal/podspec"
 	"kubelet/internal/preflight"
 	"kubelet/internal/security/podsecurity"
+	"kubelet/internal/stats"
 	"kubelet/internal/status"
 	"kubelet/internal/volume"
 	"kubelet/internal/volume/builtin"
@@ -69,6 +70,7 @@ type Agent struct {
 	mirror   *status.Mirrors // nil without an API server
 	recorder *status.Recorder
 	pool     *worker.Pool
+	stats    *stats.Reader
 	sources  []part
 	servers  []part
 	watchdog *preflight.Watchdog
@@ -206,6 +208,9 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 		poolConfig.References = references{a.objects, tokens.(*apiclient.Tokens), images}
 	}
 	a.pool = worker.New(poolConfig)
+	if a.stats, err = stats.New(a.statsConfig(started)); err != nil {
+		return nil, fmt.Errorf("set up stats: %w", err)
+	}
 
 	// The ways in.
 	if a.sources, err = a.newSources(); err != nil {
@@ -228,6 +233,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("set up cgroups: %w", err)
 	}
 	defer a.runtime.Close()
+	defer a.stats.Close()
 
 	parts := []part{
 		{"node", a.node.Run},

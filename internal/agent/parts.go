@@ -389,7 +389,7 @@ func (a *Agent) newServers() (parts []part, err error) {
 	}
 	if k.ReadOnlyPort > 0 {
 		s, err := server.NewReadOnly(server.ReadOnlyConfig{
-			Address: k.Address, Port: int(k.ReadOnlyPort), Pods: a.podList, Metrics: a.registry,
+			Address: k.Address, Port: int(k.ReadOnlyPort), Pods: a.podList, Handlers: a.statsHandlers(),
 			Checks: map[string]func() error{"syncloop": a.healthy},
 		})
 		if err != nil {

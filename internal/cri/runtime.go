@@ -82,15 +82,25 @@ func (c *Client) UpdatePodCIDR(ctx context.Context, cidr string) error {
 // status, 0 if it is not there. containerd and CRI-O put a JSON object with
 // a "pid" under the key "info".
 func Pid(info map[string]string) int {
+	pid, _ := SandboxInfo(info)
+	return pid
+}
+
+// SandboxInfo returns what the info map of a verbose sandbox status tells of
+// the sandbox's own container: its process, 0 if it is not there, and its
+// image, "" if it is not.
+func SandboxInfo(info map[string]string) (pid int, image string) {
 	body, ok := info["info"]
 	if !ok {
-		return 0
+		return 0, ""
 	}
 	var fields struct {
-		Pid int `json:"pid"`
+		Pid   int `json:"pid"`
+		Image any `json:"image"` // a name; runtimes other than containerd may have something else
 	}
-	if err := json.Unmarshal([]byte(body), &fields); err != nil || fields.Pid < 0 {
-		return 0
+	if err := json.Unmarshal([]byte(body), &fields); err != nil {
+		return 0, ""
 	}
-	return fields.Pid
+	image, _ = fields.Image.(string)
+	return max(fields.Pid, 0), image
 }

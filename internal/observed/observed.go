@@ -70,6 +70,8 @@ type Sandbox struct {
 	HostNetwork    bool
 	Annotations    map[string]string
 	Pid            int
+	// Image of the sandbox's own container; "" if the runtime does not tell.
+	Image string
 }
 
 // Pod is what the runtime has of one pod.

@@ -117,7 +117,7 @@ func listedSandbox(s *runtimeapi.PodSandbox) observed.Sandbox {
 	}
 }
 
-func readSandbox(s *runtimeapi.PodSandboxStatus, pid int) observed.Sandbox {
+func readSandbox(s *runtimeapi.PodSandboxStatus, info map[string]string) observed.Sandbox {
 	o := observed.Sandbox{
 		ID:             s.GetId(),
 		Ready:          s.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY,
@@ -127,7 +127,8 @@ func readSandbox(s *runtimeapi.PodSandboxStatus, pid int) observed.Sandbox {
 		HostNetwork:    s.GetLinux().GetNamespaces().GetOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE,
 		Annotations:    s.GetAnnotations(),
 	}
-	if o.Ready {
+	pid, image := cri.SandboxInfo(info)
+	if o.Image = image; o.Ready {
 		o.Pid = pid
 	}
 	if ip := s.GetNetwork().GetIp(); ip != "" {
@@ -171,7 +172,7 @@ func findSandbox(p *observed.Pod, id string) *observed.Sandbox {
 func samePod(a, b *observed.Pod) bool {
 	return slices.EqualFunc(a.Sandboxes, b.Sandboxes, func(a, b observed.Sandbox) bool {
 		return a.ID == b.ID && a.Ready == b.Ready && a.CreatedAt.Equal(b.CreatedAt) && a.Attempt == b.Attempt &&
-			a.RuntimeHandler == b.RuntimeHandler && a.HostNetwork == b.HostNetwork && a.Pid == b.Pid &&
+			a.RuntimeHandler == b.RuntimeHandler && a.HostNetwork == b.HostNetwork && a.Pid == b.Pid && a.Image == b.Image &&
 			slices.Equal(a.IPs, b.IPs) && maps.Equal(a.Annotations, b.Annotations)
 	}) && slices.EqualFunc(a.Containers, b.Containers, func(a, b observed.Container) bool {
 		return a.ID == b.ID && a.State == b.State && a.Pid == b.Pid && a.ExitCode == b.ExitCode && a.Attempt == b.Attempt &&

@@ -1,6 +1,7 @@
 package pleg
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -133,7 +134,7 @@ func (g *Generator) readStatuses(ctx context.Context, p *pod, r *reading) error 
 			if err != nil {
 				return func() { r.sandboxes[id] = answer[observed.Sandbox]{err: err} }, err
 			}
-			s := readSandbox(resp.GetStatus(), cri.Pid(resp.GetInfo()))
+			s := readSandbox(resp.GetStatus(), resp.GetInfo())
 			return func() { r.sandboxes[id] = answer[observed.Sandbox]{is: s} }, nil
 		})
 	})
@@ -257,7 +258,15 @@ func (r *reading) pod(p *pod) (now observed.Pod, unread map[string]struct{}) {
 		_, stillUnread := r.unread[id]
 		switch {
 		case asked && a.err == nil:
-			now.Sandboxes = append(now.Sandboxes, a.is)
+			is := a.is
+			if old != nil {
+				// Not asked for again once they are known.
+				if is.Ready && is.Pid == 0 {
+					is.Pid = old.Pid
+				}
+				is.Image = cmp.Or(is.Image, old.Image)
+			}
+			now.Sandboxes = append(now.Sandboxes, is)
 		case asked && cri.IsNotFound(a.err):
 		case old == nil || stillUnread:
 			now.Sandboxes = append(now.Sandboxes, listedSandbox(s))

@@ -4,15 +4,10 @@ import (
 	"encoding/json"
 	"net/http"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 )
-
-// maxScrapes bounds how many scrapes gather at once.
-const maxScrapes = 8
 
 // ReadOnlyConfig configures the read-only port, which asks nobody who they
 // are.
@@ -23,19 +18,22 @@ type ReadOnlyConfig struct {
 	// Pods returns the pods of this node with their newest status. The pods
 	// are not modified.
 	Pods func() *v1.PodList
-	// Metrics are shown on /metrics.
-	Metrics prometheus.Gatherer
+	// Handlers of further paths, which anybody may GET: usage and metrics.
+	Handlers map[string]http.Handler
 	// Checks as in HealthzConfig.
 	Checks map[string]func() error
 }
 
-// NewReadOnly makes the read-only port: /healthz, /pods and /metrics. Run
+// NewReadOnly makes the read-only port: /healthz, /pods and what
+// Handlers has. Run
 // serves it.
 func NewReadOnly(cfg ReadOnlyConfig) (*Port, error) {
 	mux := http.NewServeMux()
 	handleHealth(mux, cfg.Checks)
 	handlePods(mux, cfg.Pods)
-	handleMetrics(mux, cfg.Metrics)
+	for path, h := range cfg.Handlers {
+		mux.Handle("GET "+path, h)
+	}
 	return newPort("read-only requests", cfg.Address, cfg.Port, mux)
 }
 
@@ -57,14 +55,4 @@ func handlePods(mux *http.ServeMux, pods func() *v1.PodList) {
 			klog.FromContext(r.Context()).V(2).Info("List of pods was not read to its end", "err", err)
 		}
 	})
-}
-
-// handleMetrics adds /metrics in the Prometheus formats.
-func handleMetrics(mux *http.ServeMux, gatherer prometheus.Gatherer) {
-	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
-		// One broken collector does not hide the others.
-		ErrorHandling:       promhttp.ContinueOnError,
-		ErrorLog:            klog.NewStandardLogger("ERROR"),
-		MaxRequestsInFlight: maxScrapes,
-	}))
 }

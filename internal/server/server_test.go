@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -114,7 +115,7 @@ func TestReadOnlyPort(t *testing.T) {
 	gauge.Set(3)
 	pods := &v1.PodList{}
 	p, err := NewReadOnly(ReadOnlyConfig{
-		Address: "127.0.0.1", Port: freePort(t), Metrics: registry, Pods: func() *v1.PodList { return pods },
+		Address: "127.0.0.1", Port: freePort(t), Handlers: map[string]http.Handler{"/metrics": promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}, Pods: func() *v1.PodList { return pods },
 	})
 	url := serve(t, p, err)
 

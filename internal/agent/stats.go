@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"net/http"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"kubelet/internal/stats"
+)
+
+func (a *Agent) statsConfig(started time.Time) stats.Config {
+	k := &a.cfg.Kubelet
+	return stats.Config{
+		NodeName: a.nodeName, Root: a.cfg.Flags.RootDir, PodLogsDir: k.PodLogsDir, Started: started,
+		Node: a.node.Node, Pods: a.statsPods, Observed: a.observed.List, Cgroups: a.cgroups, Runtime: a.runtime,
+		Volumes:        a.statsVolumes,
+		KubeletCgroups: k.KubeletCgroups, RuntimeCgroups: a.cfg.Flags.RuntimeCgroups, SystemCgroups: k.SystemCgroups,
+		VolumeStatsPeriod: k.VolumeStatsAggPeriod.Duration,
+	}
+}
+
+// statsPods are the pods whose usage is shown.
+func (a *Agent) statsPods() []stats.Pod {
+	list := a.desired.List()
+	pods := make([]stats.Pod, 0, len(list))
+	for _, d := range list {
+		p := stats.Pod{Pod: d.Pod}
+		if s, ok := a.writer.Get(d.Pod.UID); ok && s.StartTime != nil {
+			p.StartTime = s.StartTime.Time
+		}
+		pods = append(pods, p)
+	}
+	return pods
+}
+
+// statsVolumes are the volumes whose usage is shown: not the node's own
+// directories (hostPath), which belong to nobody.
+func (a *Agent) statsVolumes(pod *v1.Pod) (out []stats.Volume) {
+	for _, l := range a.volumes.Locations(pod) {
+		s := &l.Volume.VolumeSource
+		if s.HostPath != nil || s.Image != nil {
+			continue
+		}
+		v := stats.Volume{
+			Name: l.Volume.Name, Dir: l.Dir,
+			Walk: s.EmptyDir != nil || s.ConfigMap != nil || s.Secret != nil || s.DownwardAPI != nil || s.Projected != nil || s.GitRepo != nil,
+			// What upstream counts; the others of the kubelet's own are in
+			// memory.
+			Ephemeral: s.GitRepo != nil || s.ConfigMap != nil || s.EmptyDir != nil && s.EmptyDir.Medium == v1.StorageMediumDefault,
+		}
+		switch {
+		case s.PersistentVolumeClaim != nil:
+			v.Claim = &statsapi.PVCReference{Namespace: pod.Namespace, Name: s.PersistentVolumeClaim.ClaimName}
+		case s.Ephemeral != nil:
+			v.Claim = &statsapi.PVCReference{Namespace: pod.Namespace, Name: pod.Name + "-" + l.Volume.Name}
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// statsHandlers serve usage, by path.
+func (a *Agent) statsHandlers() map[string]http.Handler {
+	return map[string]http.Handler{
+		"/stats/summary":    a.stats.SummaryHandler(),
+		"/metrics":          stats.MetricsHandler(a.registry),
+		"/metrics/resource": a.stats.ResourceHandler(),
+		"/metrics/cadvisor": a.stats.CadvisorHandler(),
+	}
+}

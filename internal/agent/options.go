@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/cgroups"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	utilversion "k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -227,13 +228,28 @@ func (a *Agent) criConfig(images *image.Puller, report preflight.Report) criconf
 		DefaultSysctls:    k.DefaultPodSysctls,
 		SELinux:           selinuxEnabled(),
 		RecursiveReadOnly: a.recursiveReadOnly,
-		Images:            images, Events: a.recorder,
+		Images:            images, Events: a.recorder, ImageVolumes: a.imageVolumes,
 		NodeAllocatable: a.allocatable, HostIPs: a.node.HostIPs,
 	}
 	if a.api != nil {
 		c.Objects, c.Services, c.RuntimeClasses = a.objects, a.services, a.classes
 	}
 	return c
+}
+
+// imageVolumes says why the runtime cannot mount images. The CRI has no
+// feature for it, and runtimes before these ignore the field.
+func (a *Agent) imageVolumes(ctx context.Context) error {
+	v, err := a.runtime.Version(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the runtime for its version: %w", err)
+	}
+	since, known := map[string]string{"containerd": "2.1", "cri-o": "1.31"}[v.GetRuntimeName()]
+	has, err := utilversion.ParseGeneric(v.GetRuntimeVersion())
+	if !known || err != nil || has.AtLeast(utilversion.MustParseGeneric(since)) {
+		return nil
+	}
+	return fmt.Errorf("%s %s cannot mount images, it takes %s or newer", v.GetRuntimeName(), v.GetRuntimeVersion(), since)
 }
 
 func selinuxEnabled() bool {

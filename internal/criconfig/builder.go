@@ -34,10 +34,14 @@ type RuntimeClasses interface {
 	RuntimeClass(ctx context.Context, class string) (handler string, err error)
 }
 
-// Images tells which user an image is made to run as: a numeric id, or else a
-// name; id 0 if the image names none.
+// Images tells about images on the node.
 type Images interface {
+	// ImageUser is the user that the image is made to run as: a numeric id, or
+	// else a name; id 0 if the image names none.
 	ImageUser(ctx context.Context, ref string) (uid *int64, username string, err error)
+	// ImageRef is what an image's name in the spec stands for on the node
+	// now; empty if the image is not there.
+	ImageRef(ctx context.Context, pod *v1.Pod, name string) (ref string, err error)
 }
 
 // Events takes warnings about a pod. It never blocks.
@@ -105,6 +109,9 @@ type Config struct {
 	Images         Images
 	// SubPaths is package volume/subpath's if nil.
 	SubPaths SubPaths
+	// ImageVolumes says why the runtime cannot mount images; nil if it always
+	// can.
+	ImageVolumes func(ctx context.Context) error
 	// Events may be nil.
 	Events Events
 	// NodeAllocatable is the default of resourceFieldRef limits.

@@ -43,7 +43,7 @@ func (b *Builder) Container(ctx context.Context, in ContainerInput) (*runtimeapi
 			return nil, err
 		}
 	}
-	if in.parts, err = b.parts(ctx, in, env); err != nil {
+	if in.sources, err = b.sources(ctx, in, env); err != nil {
 		return nil, err
 	}
 	mounts, err := b.mounts(in, handler)

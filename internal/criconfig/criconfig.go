@@ -34,8 +34,8 @@ type ContainerInput struct {
 	// an ephemeral container with a targetContainerName joins; empty if none.
 	TargetID string
 
-	// parts of volumes that are mounted instead of the whole.
-	parts map[*v1.VolumeMount]part
+	// sources of the volume mounts.
+	sources map[*v1.VolumeMount]source
 }
 
 // Error is a problem of the spec, or of an object it refers to, that keeps a

@@ -64,11 +64,9 @@ func (b *Builder) mount(in ContainerInput, m *v1.VolumeMount, handler string) (*
 	if !ok {
 		return nil, containerErrorf("volume mount %q: the pod has no volume of that name that is set up", m.Name)
 	}
-	if volume.Path == "" {
-		return nil, containerErrorf("volume mount %q: image volumes are not supported by this kubelet yet", m.Name)
-	}
-	if p, ok := in.parts[m]; ok {
-		volume.Path = p.path
+	from := in.sources[m]
+	if from.path == "" && from.image == nil {
+		return nil, containerErrorf("volume mount %q: the volume is nowhere on the node", m.Name)
 	}
 	propagation, err := mountPropagation(m)
 	if err != nil {
@@ -80,7 +78,9 @@ func (b *Builder) mount(in ContainerInput, m *v1.VolumeMount, handler string) (*
 	}
 	return &runtimeapi.Mount{
 		ContainerPath:     rooted(m.MountPath),
-		HostPath:          volume.Path,
+		HostPath:          from.path,
+		Image:             from.image,
+		ImageSubPath:      from.imageSubPath,
 		Readonly:          m.ReadOnly || volume.ReadOnly,
 		RecursiveReadOnly: recursive,
 		SelinuxRelabel:    volume.SELinuxRelabel && b.SELinux,

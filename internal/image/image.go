@@ -214,6 +214,20 @@ func (p *Puller) ImageUser(ctx context.Context, ref string) (uid *int64, usernam
 	return new(int64), "", nil
 }
 
+// ImageRef returns what the runtime calls the image that a name in the pod's
+// spec stands for, empty if it does not have it.
+func (p *Puller) ImageRef(ctx context.Context, pod *v1.Pod, name string) (string, error) {
+	ref, err := parseReference(name)
+	if err != nil {
+		return "", fmt.Errorf("parse image %q: %w", name, err)
+	}
+	image, err := p.inspect(ctx, &runtimeapi.ImageSpec{Image: ref.pullName(), Annotations: pod.Annotations, UserSpecifiedImage: name})
+	if err != nil {
+		return "", fmt.Errorf("inspect image %q: %w", name, err)
+	}
+	return image.GetId(), nil
+}
+
 // Forget drops the back-off of a pod that is gone.
 func (p *Puller) Forget(uid types.UID) { p.backoff.forget(uid) }
 

@@ -524,6 +524,19 @@ func TestImageUser(t *testing.T) {
 	}
 }
 
+func TestImageRef(t *testing.T) {
+	p, n := newPuller(t, nil)
+	n.have["app:latest"] = &runtimeapi.Image{Id: "sha256:app"}
+	for image, want := range map[string]string{"app": "sha256:app", "app:latest": "sha256:app", "other": ""} {
+		if got, err := p.ImageRef(t.Context(), &v1.Pod{}, image); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", image, got, err, want)
+		}
+	}
+	if _, err := p.ImageRef(t.Context(), &v1.Pod{}, "Not An Image"); err == nil {
+		t.Error("a bad name has a reference")
+	}
+}
+
 func TestSizeClasses(t *testing.T) {
 	for size, want := range map[uint64]string{0: "N/A", 1: "0-10MB", 10 << 20: "0-10MB", 10<<20 + 1: "10MB-100MB", 1 << 30: "500MB-1GB", 1 << 40: "GT100GB"} {
 		if got := sizeClass(size); got != want {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -163,7 +164,9 @@ func (s *Steps) mount(ctx context.Context, sc Scene, r *Result) {
 }
 
 func (s *Steps) pull(ctx context.Context, sc Scene, a Action, r *Result) {
-	r.ImageRef, r.Err = s.Images.Ensure(ctx, sc.Pod, a.Container)
+	if r.ImageRef, r.Err = s.Images.Ensure(ctx, sc.Pod, a.Container); r.Err == nil {
+		r.Err = s.pullVolumes(ctx, sc.Pod, a.Container)
+	}
 	if e, ok := errors.AsType[*image.Error](r.Err); ok {
 		r.Reason, r.Message, r.RetryAt = e.Reason, e.Message, e.RetryAt
 		// The first failure of a pull shows for a moment, then the back-off.
@@ -174,6 +177,24 @@ func (s *Steps) pull(ctx context.Context, sc Scene, a Action, r *Result) {
 	} else if r.Err != nil {
 		r.Reason = "ErrImagePull"
 	}
+}
+
+// pullVolumes makes the images present that the container mounts. They have
+// policies, back-off and reasons like its own.
+func (s *Steps) pullVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container) error {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Image == nil || !slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool { return m.Name == v.Name }) {
+			continue
+		}
+		_, err := s.Images.Ensure(ctx, pod, &v1.Container{Name: c.Name, Image: v.Image.Reference, ImagePullPolicy: v.Image.PullPolicy})
+		if e, ok := errors.AsType[*image.Error](err); ok {
+			return &image.Error{Reason: e.Reason, Message: fmt.Sprintf("volume %q: %s", v.Name, e.Message), RetryAt: e.RetryAt, Err: e.Err}
+		} else if err != nil {
+			return fmt.Errorf("volume %q: %w", v.Name, err)
+		}
+	}
+	return nil
 }
 
 func (s *Steps) enter(ctx context.Context, sc Scene) (leave func(), err error) {

@@ -11,6 +11,7 @@ import (
 	"kubelet/internal/volume/downwardapi"
 	"kubelet/internal/volume/emptydir"
 	"kubelet/internal/volume/hostpath"
+	"kubelet/internal/volume/imagevolume"
 	"kubelet/internal/volume/projected"
 	"kubelet/internal/volume/secret"
 )
@@ -30,6 +31,7 @@ func Plugins(c Config) []volume.Plugin {
 	return []volume.Plugin{
 		emptydir.New(maker),
 		hostpath.New(),
+		imagevolume.New(),
 		configmap.New(maker, c.Objects),
 		secret.New(maker, c.Objects),
 		downwardapi.New(maker),

@@ -9,11 +9,22 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
 	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kubelet/internal/podspec"
+	"kubelet/internal/volume"
 	"kubelet/internal/volume/subpath"
 )
+
+// ImageRef knows one image.
+func (c *cluster) ImageRef(_ context.Context, _ *v1.Pod, name string) (string, error) {
+	if name != "registry.example.com/models:1" {
+		return "", nil
+	}
+	return "sha256:models", nil
+}
 
 // bindings notes what is asked for.
 type bindings struct {
@@ -70,6 +81,39 @@ func TestSubPaths(t *testing.T) {
 	bound.err = errors.New("a link leads out of the volume")
 	_, err = b.Container(t.Context(), input(c, container, podspec.Regular))
 	if e := asUserError(t, err); e.Reason != "CreateContainerConfigError" || !strings.Contains(e.Message, `volume mount "v": a link leads out of the volume`) {
+		t.Errorf("error %v", e)
+	}
+}
+
+// Image volumes are the runtime's to mount, read-only, by the image's own id.
+func TestImageVolumes(t *testing.T) {
+	content, err := os.ReadFile("testdata/minimal.yaml")
+	must(t, err)
+	c := load(t, content)
+	c.pod.Annotations = map[string]string{"a": "b"}
+	c.pod.Spec.Volumes = []v1.Volume{{Name: "models", VolumeSource: v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: "registry.example.com/models:1"}}}}
+	spec := &c.pod.Spec.Containers[0]
+	spec.Env = []v1.EnvVar{{Name: "SIZE", Value: "small"}}
+	spec.VolumeMounts = []v1.VolumeMount{{Name: "models", MountPath: "/m", SubPathExpr: "v1/$(SIZE)"}}
+	in := input(c, spec, podspec.Regular)
+	in.Mounts["models"] = volume.Mount{ReadOnly: true}
+	b := node(t, c)
+	config, err := b.Container(t.Context(), in)
+	must(t, err)
+	want := &runtimeapi.Mount{ContainerPath: "/m", Readonly: true, ImageSubPath: "v1/small", Image: &runtimeapi.ImageSpec{
+		Image: "sha256:models", UserSpecifiedImage: "registry.example.com/models:1", Annotations: map[string]string{"a": "b"}}}
+	if diff := cmp.Diff(want, config.Mounts[0], protocmp.Transform()); diff != "" {
+		t.Errorf("mount (-want +got):\n%s", diff)
+	}
+	b.ImageVolumes = func(context.Context) error { return errors.New("containerd 1.6 cannot mount images") }
+	_, err = b.Container(t.Context(), in)
+	if e := asUserError(t, err); !strings.Contains(e.Message, `volume "models": image volumes: containerd 1.6 cannot`) {
+		t.Errorf("error %v", e)
+	}
+	b.ImageVolumes = nil
+	c.pod.Spec.Volumes[0].Image.Reference = "registry.example.com/gone:1"
+	_, err = b.Container(t.Context(), in)
+	if e := asUserError(t, err); !strings.Contains(e.Message, `image "registry.example.com/gone:1" is gone`) {
 		t.Errorf("error %v", e)
 	}
 }

@@ -216,7 +216,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	if a.sources, err = a.newSources(); err != nil {
 		return nil, err
 	}
-	if a.servers, err = a.newServers(); err != nil {
+	if a.servers, err = a.newServers(started); err != nil {
 		return nil, err
 	}
 	if a.watchdog, err = preflight.NewWatchdog(preflight.WatchdogConfig{Alive: func(context.Context) error { return a.healthy() }}); err != nil {

@@ -127,7 +127,7 @@ func (a *Agent) nodeConfig(started time.Time) node.Config {
 		LocalStorageCapacityIsolation: deref(k.LocalStorageCapacityIsolation, true),
 		MaxPods:                       k.MaxPods, PodsPerCore: k.PodsPerCore,
 		KubeReserved: kubeReserved, SystemReserved: systemReserved, EvictionHard: k.EvictionHard,
-		Port:            k.Port,
+		Port: k.Port, DeclaredFeatures: a.declaredFeatures(),
 		UpdateFrequency: k.NodeStatusUpdateFrequency.Duration, ReportFrequency: k.NodeStatusReportFrequency.Duration,
 		LeaseDuration: time.Duration(k.NodeLeaseDurationSeconds) * time.Second,
 		Images:        a.listImages, MaxImages: deref(k.NodeStatusMaxImages, 50),

@@ -265,7 +265,7 @@ func (a *Agent) admissionConfig() (admission.Config, error) {
 		AppArmor:             appArmorEnforced(),
 		PodLevelResources:    a.cfg.Gates.Enabled("PodLevelResources"),
 		TaintComparison:      a.cfg.Gates.Enabled("TaintTolerationComparisonOperators"),
-		DeclaredFeatures:     []string{},
+		DeclaredFeatures:     append([]string{}, a.declaredFeatures()...),
 	}
 	if a.security != nil {
 		options.PodSecurity = a.security
@@ -376,7 +376,7 @@ func (a *Agent) runningStatic(ctx context.Context) ([]source.Running, error) {
 }
 
 // newServers makes the ports and the local socket.
-func (a *Agent) newServers() (parts []part, err error) {
+func (a *Agent) newServers(started time.Time) (parts []part, err error) {
 	k := &a.cfg.Kubelet
 	if deref(k.HealthzPort, 10248) > 0 {
 		s, err := server.NewHealthz(server.HealthzConfig{
@@ -387,11 +387,19 @@ func (a *Agent) newServers() (parts []part, err error) {
 		}
 		parts = append(parts, part{"health port", s.Run})
 	}
+	shown, err := a.shown()
+	if err != nil {
+		return nil, err
+	}
+	if deref(k.EnableServer, true) {
+		s, err := a.newHTTPS(shown, started)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part{"HTTPS port", s.Run})
+	}
 	if k.ReadOnlyPort > 0 {
-		s, err := server.NewReadOnly(server.ReadOnlyConfig{
-			Address: k.Address, Port: int(k.ReadOnlyPort), Pods: a.podList, Handlers: a.statsHandlers(),
-			Checks: map[string]func() error{"syncloop": a.healthy},
-		})
+		s, err := server.NewReadOnly(server.ReadOnlyConfig{Address: k.Address, Port: int(k.ReadOnlyPort), Shown: shown})
 		if err != nil {
 			return nil, fmt.Errorf("set up read-only port: %w", err)
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
@@ -69,6 +71,7 @@ type Client struct {
 	core, coreWatch, coreHeartbeat, coreEvents *rest.RESTClient
 	leases                                     *rest.RESTClient
 	runtimeClasses, runtimeClassWatch          *rest.RESTClient
+	authentication, authorization              *rest.RESTClient
 
 	counts *requestCounts
 	health *connectionHealth
@@ -128,6 +131,9 @@ func New(cfg Config) (*Client, error) {
 		{&c.leases, coordinationv1.SchemeGroupVersion, nil},
 		{&c.runtimeClasses, nodev1.SchemeGroupVersion, ordinary},
 		{&c.runtimeClassWatch, nodev1.SchemeGroupVersion, watches},
+		// Somebody waits at the node's own API; it bounds what it asks.
+		{&c.authentication, authenticationv1.SchemeGroupVersion, nil},
+		{&c.authorization, authorizationv1.SchemeGroupVersion, nil},
 	} {
 		*part.into, err = c.groupClient(base, httpClient, part.group, part.limiter)
 		if err != nil {

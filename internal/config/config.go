@@ -31,6 +31,9 @@ type Config struct {
 	// Warnings are to be shown at start, one line each: fields that are not
 	// known, settings that are accepted but not acted on, gates that will go.
 	Warnings []string
+
+	// ownFlags are the values of the flags that mirror no field.
+	ownFlags map[string]string
 }
 
 // Parse reads the command line, and the files that it names, in the order of
@@ -57,7 +60,7 @@ func Parse(args []string) (*Config, error) {
 	if err != nil {
 		return nil, append(p.problems, Problem{Reason: err.Error()}).sorted()
 	}
-	cfg := &Config{Flags: p.flags, Kubelet: *kc, Gates: p.gates, PodSecurity: podSecurity}
+	cfg := &Config{Flags: p.flags, Kubelet: *kc, Gates: p.gates, PodSecurity: podSecurity, ownFlags: p.ownFlags}
 	p.problems = append(p.problems, validate(cfg, &p.origins)...)
 	if len(p.problems) > 0 {
 		return nil, p.problems.sorted()
@@ -75,7 +78,8 @@ type parser struct {
 	flags    Flags
 	given    []occurrence
 	changed  map[string]bool // flags whose value differs from their default
-	docs     []*document     // --config first, then drop-ins
+	ownFlags map[string]string
+	docs     []*document // --config first, then drop-ins
 	gates    Gates
 	origins  origins
 	problems Errors
@@ -93,6 +97,13 @@ func (p *parser) readFlags(args []string) (done bool) {
 			p.problems = append(p.problems, Problem{Source: "--" + o.flag.Name, Reason: flagReason(o, err)})
 		}
 	}
+	p.ownFlags = map[string]string{}
+	mirrors := FlagFields()
+	set.VisitAll(func(f *pflag.Flag) {
+		if _, mirror := mirrors[f.Name]; !mirror {
+			p.ownFlags[f.Name] = f.Value.String()
+		}
+	})
 	p.changed = map[string]bool{}
 	set.Visit(func(f *pflag.Flag) { p.changed[f.Name] = f.Value.String() != f.DefValue })
 	for _, def := range fieldFlags() {

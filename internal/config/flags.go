@@ -20,6 +20,9 @@ type Flags struct {
 	ConfigDir  string
 	// StrictConfig makes unknown and repeated fields an error. Our own flag.
 	StrictConfig bool
+	// ExecRequiresCreate has exec, attach and port-forward over a WebSocket,
+	// which upstream authorizes as get, also need create. Our own flag.
+	ExecRequiresCreate bool
 
 	// Kubeconfig says how to reach the API server; empty means standalone.
 	Kubeconfig          string
@@ -173,6 +176,9 @@ func defineFlags(fs *pflag.FlagSet, f *Flags) {
 	fs.StringVar(&f.BootstrapKubeconfig, "bootstrap-kubeconfig", "", "kubeconfig used to get the first client certificate, if --kubeconfig does not exist yet.")
 	fs.StringVar(&f.CertDir, "cert-dir", "/var/lib/kubelet/pki", "Directory of the kubelet's certificates.")
 	in(groupAPIServer, "kubeconfig", "bootstrap-kubeconfig", "cert-dir")
+
+	fs.BoolVar(&f.ExecRequiresCreate, "exec-requires-create", false, "Let only those exec, attach and port-forward over a WebSocket, whose request is a GET, who may create nodes/proxy.")
+	in(groupServer, "exec-requires-create")
 
 	fs.StringVar(&f.RuntimeCgroups, "runtime-cgroups", "", "cgroup of the container runtime, for its statistics.")
 	fs.DurationVar(&f.HousekeepingInterval, "housekeeping-interval", 10*time.Second, "Of no effect: nothing is sampled on a timer.")

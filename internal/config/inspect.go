@@ -1,6 +1,8 @@
 package config
 
 import (
+	"maps"
+
 	"github.com/spf13/pflag"
 
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -32,4 +34,20 @@ func allFlags() *pflag.FlagSet {
 	applyDefaults(kc, defaultGates())
 	applyFlagDefaults(kc)
 	return newFlagSet(new(Flags), kc)
+}
+
+// FlagValues are the values of all flags as they are in effect, for people who
+// look at a running kubelet. Headers, which carry credentials, are masked.
+func (c *Config) FlagValues() map[string]string {
+	values := maps.Clone(c.ownFlags)
+	kc := c.Kubelet.DeepCopy()
+	if len(kc.StaticPodURLHeader) > 0 {
+		kc.StaticPodURLHeader = map[string][]string{"<masked>": {"<masked>"}}
+	}
+	set := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	for _, def := range fieldFlags() {
+		bindField(set, def, kc)
+	}
+	set.VisitAll(func(f *pflag.Flag) { values[f.Name] = f.Value.String() })
+	return values
 }

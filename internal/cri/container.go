@@ -99,6 +99,16 @@ func (c *Client) ReopenContainerLog(ctx context.Context, id string) error {
 	return err
 }
 
+// CheckpointContainer writes the state of a running container to an archive.
+// The runtime gives up after timeout (whole seconds); 0 leaves it to the
+// runtime, and the deadline is the request timeout.
+func (c *Client) CheckpointContainer(ctx context.Context, id, location string, timeout time.Duration) error {
+	seconds := int64((max(timeout, 0) + time.Second - 1) / time.Second)
+	_, err := do(ctx, c, verb{"checkpoint_container", "checkpoint container"}, id, time.Duration(seconds)*time.Second+c.timeout,
+		c.rt.CheckpointContainer, &runtimeapi.CheckpointContainerRequest{ContainerId: id, Location: location, Timeout: seconds})
+	return err
+}
+
 // Exec returns the URL at which the runtime serves the stream.
 func (c *Client) Exec(ctx context.Context, req *runtimeapi.ExecRequest) (string, error) {
 	resp, err := do(ctx, c, verb{"exec", "execute in container"}, req.GetContainerId(), c.timeout, c.rt.Exec, req)

@@ -79,6 +79,8 @@ type Config struct {
 
 	// Port of the kubelet's HTTPS API.
 	Port int32
+	// DeclaredFeatures of the node's status (KEP-5328), sorted.
+	DeclaredFeatures []string
 	// UpdateFrequency is how often the status is computed (default 10 s), and
 	// ReportFrequency how often it is written if nothing changed (default
 	// 5 min).

@@ -29,7 +29,10 @@ type Facts struct {
 	// ProvidedIP is the value of the annotation for the cloud provider.
 	ProvidedIP string
 	Port       int32
-	Images     []v1.ContainerImage
+	// DeclaredFeatures that schedulers and the API server look for, sorted;
+	// none is declared before it is there.
+	DeclaredFeatures []string
+	Images           []v1.ContainerImage
 	// Handlers and Features of the runtime, nil if it has not answered yet.
 	Handlers []v1.NodeRuntimeHandler
 	Features *v1.NodeFeatures
@@ -77,9 +80,7 @@ func Generate(previous *v1.Node, facts Facts, now time.Time) *v1.Node {
 	if facts.Features != nil {
 		status.Features = facts.Features
 	}
-	// None of the features that the scheduler asks a node for is declared
-	// before it is there.
-	status.DeclaredFeatures = nil
+	status.DeclaredFeatures = facts.DeclaredFeatures
 
 	problems := facts.Problems
 	if missing := missingCapacity(status.Capacity, facts.NeedsStorage); missing != "" {

@@ -61,12 +61,12 @@ func (n *Node) facts() Facts {
 		Addresses:     n.address.found,
 		KeepAddresses: n.cfg.ExternalCloudProvider,
 		ProvidedIP:    n.address.provided(),
-		Port:          n.cfg.Port,
-		Images:        n.images.last,
-		Handlers:      n.runtime.handlers(),
-		Features:      n.runtime.features(),
-		Problems:      n.runtime.problems(time.Now()),
-		NeedsStorage:  n.cfg.LocalStorageCapacityIsolation,
+		Port:          n.cfg.Port, DeclaredFeatures: n.cfg.DeclaredFeatures,
+		Images:       n.images.last,
+		Handlers:     n.runtime.handlers(),
+		Features:     n.runtime.features(),
+		Problems:     n.runtime.problems(time.Now()),
+		NeedsStorage: n.cfg.LocalStorageCapacityIsolation,
 	}
 }
 

@@ -30,63 +30,69 @@ type HealthzConfig struct {
 // NewHealthz makes the health port: /healthz and /healthz/NAME for each
 // check. Run serves it.
 func NewHealthz(cfg HealthzConfig) (*Port, error) {
-	mux := http.NewServeMux()
-	handleHealth(mux, cfg.Checks)
-	return newPort("health checks", cfg.Address, cfg.Port, mux)
+	return newPort("health checks", cfg.Address, cfg.Port, newTable(healthRoutes(cfg.Checks), open).mux)
 }
 
-// handleHealth adds /healthz in the format of all Kubernetes components:
-// "ok", or with ?verbose or on failure one line per check; ?exclude=NAME
-// leaves one out. https://kubernetes.io/docs/reference/using-api/health-checks/
-func handleHealth(mux *http.ServeMux, checks map[string]func() error) {
+// healthRoutes are /healthz in the format of all Kubernetes components: "ok",
+// or with ?verbose or on failure one line per check; ?exclude=NAME leaves one
+// out. https://kubernetes.io/docs/reference/using-api/health-checks/
+func healthRoutes(checks map[string]func() error) []route {
 	all := map[string]func() error{
 		"ping": func() error { return nil },
 		"log":  newLogCheck(klog.Flush).check,
 	}
 	maps.Copy(all, checks)
 	names := slices.Sorted(maps.Keys(all))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		query := r.URL.Query()
-		excluded := query["exclude"]
-		var lines strings.Builder
-		failed := false
-		for _, name := range names {
-			if slices.Contains(excluded, name) {
-				fmt.Fprintf(&lines, "[+]%s excluded: ok\n", name)
-				continue
-			}
-			if err := all[name](); err != nil {
-				failed = true
-				fmt.Fprintf(&lines, "[-]%s failed: reason withheld\n", name)
-				logFailure(r.Context(), name, err)
-				continue
-			}
-			fmt.Fprintf(&lines, "[+]%s ok\n", name)
-		}
-		for _, name := range excluded {
-			if all[name] == nil {
-				fmt.Fprintf(&lines, "warn: some health checks cannot be excluded: no matches for %q\n", name)
-			}
-		}
-		switch {
-		case failed:
-			http.Error(w, lines.String()+"healthz check failed", http.StatusInternalServerError)
-		case query.Has("verbose"):
-			writeText(w, lines.String()+"healthz check passed\n")
-		default:
-			writeText(w, "ok")
-		}
-	})
+	health := route{bucket: "healthz", access: healthzAccess, methods: []string{http.MethodGet, http.MethodHead}}
+	health.serve = func(w http.ResponseWriter, r *http.Request) { serveHealth(w, r, names, all) }
+	routes := at(both("/healthz"), health)
 	for _, name := range names {
 		check := all[name]
-		mux.HandleFunc("GET /healthz/"+name, func(w http.ResponseWriter, r *http.Request) {
+		health.pattern = "/healthz/" + name
+		health.serve = func(w http.ResponseWriter, r *http.Request) {
 			if err := check(); err != nil {
 				logFailure(r.Context(), name, err)
 				http.Error(w, fmt.Sprintf("internal server error: %v", err), http.StatusInternalServerError)
 				return
 			}
 			writeText(w, "ok")
-		})
+		}
+		routes = append(routes, health)
+	}
+	return routes
+}
+
+// serveHealth asks all checks.
+func serveHealth(w http.ResponseWriter, r *http.Request, names []string, checks map[string]func() error) {
+	query := r.URL.Query()
+	excluded := query["exclude"]
+	var lines strings.Builder
+	failed := false
+	for _, name := range names {
+		if slices.Contains(excluded, name) {
+			fmt.Fprintf(&lines, "[+]%s excluded: ok\n", name)
+			continue
+		}
+		if err := checks[name](); err != nil {
+			failed = true
+			fmt.Fprintf(&lines, "[-]%s failed: reason withheld\n", name)
+			logFailure(r.Context(), name, err)
+			continue
+		}
+		fmt.Fprintf(&lines, "[+]%s ok\n", name)
+	}
+	for _, name := range excluded {
+		if checks[name] == nil {
+			fmt.Fprintf(&lines, "warn: some health checks cannot be excluded: no matches for %q\n", name)
+		}
+	}
+	switch {
+	case failed:
+		http.Error(w, lines.String()+"healthz check failed", http.StatusInternalServerError)
+	case query.Has("verbose"):
+		writeText(w, lines.String()+"healthz check passed\n")
+	default:
+		writeText(w, "ok")
 	}
 }
 

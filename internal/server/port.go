@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	readHeaderTimeout = 10 * time.Second
+	readHeaderTimeout = 10 * time.Second // the TLS handshake's, too
 	readTimeout       = 30 * time.Second
 	writeTimeout      = 60 * time.Second
 	idleTimeout       = 90 * time.Second
@@ -26,12 +26,17 @@ const (
 
 // Port is one HTTP listener.
 type Port struct {
-	purpose string // for messages: "health checks"
-	address string // host:port
-	handler http.Handler
+	purpose string        // for messages: "health checks"
+	address string        // host:port
 	ready   chan net.Addr // gets the address when listening
+	// server is what runs on the listener. It is complete but for the context
+	// of requests.
+	server *http.Server
+	// listen wraps the listener; nil does not.
+	listen func(net.Listener) net.Listener
 }
 
+// newPort makes a port for short requests that asks nobody who they are.
 func newPort(purpose, address string, number int, handler http.Handler) (*Port, error) {
 	if number < 1 || number > 65535 {
 		return nil, fmt.Errorf("set up port for %s: %d is not a port number", purpose, number)
@@ -39,8 +44,15 @@ func newPort(purpose, address string, number int, handler http.Handler) (*Port, 
 	return &Port{
 		purpose: purpose,
 		address: net.JoinHostPort(address, strconv.Itoa(number)),
-		handler: handler,
 		ready:   make(chan net.Addr, 1),
+		server: &http.Server{
+			Handler:           limited(handler, maxInFlight),
+			ReadHeaderTimeout: readHeaderTimeout,
+			ReadTimeout:       readTimeout,
+			WriteTimeout:      writeTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeaderBytes,
+		},
 	}, nil
 }
 
@@ -55,19 +67,23 @@ func (p *Port) Run(ctx context.Context) error {
 		return fmt.Errorf("listen for %s on %s: %w", p.purpose, p.address, err)
 	}
 	p.ready <- listener.Addr()
-	server := &http.Server{
-		Handler:           limited(p.handler, maxInFlight),
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          klog.NewStandardLogger("WARNING"),
+	if p.listen != nil {
+		listener = p.listen(listener)
+	}
+	server := p.server
+	server.BaseContext = func(net.Listener) context.Context { return ctx }
+	server.ErrorLog = klog.NewStandardLogger("WARNING")
+	if server.TLSConfig != nil {
+		// Anybody can fill a log by connecting and saying nothing.
+		server.ErrorLog = newQuietLog(klog.FromContext(ctx))
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		serve := server.Serve
+		if server.TLSConfig != nil {
+			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+		}
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s on %s: %w", p.purpose, p.address, err)
 		}
 		return nil

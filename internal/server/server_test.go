@@ -115,7 +115,8 @@ func TestReadOnlyPort(t *testing.T) {
 	gauge.Set(3)
 	pods := &v1.PodList{}
 	p, err := NewReadOnly(ReadOnlyConfig{
-		Address: "127.0.0.1", Port: freePort(t), Handlers: map[string]http.Handler{"/metrics": promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}, Pods: func() *v1.PodList { return pods },
+		Address: "127.0.0.1", Port: freePort(t),
+		Shown: Shown{Handlers: map[string]http.Handler{"/metrics": promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}, Pods: func() *v1.PodList { return pods }},
 	})
 	url := serve(t, p, err)
 
@@ -144,9 +145,14 @@ func TestReadOnlyPort(t *testing.T) {
 	if code, _ := get(t, url+"/healthz"); code != 200 {
 		t.Errorf("healthz: %d", code)
 	}
-	for _, path := range []string{"/", "/exec/ns/web/c", "/runningpods/", "/configz"} {
+	for _, path := range []string{"/", "/configz", "/checkpoint/ns/web/c", "/flagz"} {
 		if code, _ := get(t, url+path); code != 404 {
 			t.Errorf("%s: %d, want 404", path, code)
+		}
+	}
+	for _, path := range []string{"/exec/ns/web/c", "/run/ns/web/c", "/attach/ns/web/c", "/portForward/ns/web", "/containerLogs/ns/web/c", "/runningpods/", "/logs/", "/debug/pprof/"} {
+		if code, body := get(t, url+path); code != 405 || body != "Debug endpoints are disabled.\n" {
+			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
 }

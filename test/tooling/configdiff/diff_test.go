@@ -111,6 +111,7 @@ func TestFlags(t *testing.T) {
 	config.VisitFlags(func(f *pflag.Flag) { got[f.Name] = describe(f) })
 	delete(got, "strict-config") // ours alone
 	delete(got, "pod-security-config")
+	delete(got, "exec-requires-create")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("flags (-upstream +ours):\n%s", diff)
 	}
@@ -287,7 +288,7 @@ func TestFlagValues(t *testing.T) {
 	config.VisitFlags(func(f *pflag.Flag) { names = append(names, f.Name) })
 	for _, name := range names {
 		switch name {
-		case "config", "config-dir", "help", "version", "strict-config", "pod-security-config":
+		case "config", "config-dir", "help", "version", "strict-config", "pod-security-config", "exec-requires-create":
 			continue
 		case "node-ip", "image-credential-provider-config", "image-credential-provider-bin-dir":
 			continue // judged earlier than upstream does

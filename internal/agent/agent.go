@@ -30,6 +30,7 @@ import (
 	"kubelet/internal/explain"
 	"kubelet/internal/image"
 	"kubelet/internal/lifecycle"
+	"kubelet/internal/logs"
 	"kubelet/internal/node"
 	"kubelet/internal/observed"
 	"kubelet/internal/pleg"
@@ -59,6 +60,7 @@ type Agent struct {
 	cgroups  *cgroup.Tree
 	volumes  *volume.Reconciler
 	logs     *criconfig.Logs
+	logFiles *logs.Reader
 	lock     *preflight.Lock // nil without a lock file
 	desired  *desired.Table
 	observed *observed.Table
@@ -132,11 +134,15 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	// Tables. Whatever changes wakes the pod's worker.
 	wake := func(uid types.UID) {
 		a.pool.Wake(uid)
+		a.logFiles.Wake(uid)
 		a.signalRows()
 	}
 	a.desired = desired.NewTable(wake, a.sourceNames()...)
 	a.observed = observed.NewTable(wake)
 	a.explain = explain.NewTable()
+	if a.logFiles, err = logs.NewReader(logs.ReaderConfig{Table: a.observed, PodLogsDir: cfg.Kubelet.PodLogsDir}); err != nil {
+		return nil, fmt.Errorf("set up container logs: %w", err)
+	}
 
 	// The way out.
 	if err := a.newStatuses(); err != nil {

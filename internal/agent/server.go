@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"runtime"
@@ -11,11 +13,12 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	cliflag "k8s.io/component-base/cli/flag"
-	"k8s.io/component-base/logs"
+	verbosity "k8s.io/component-base/logs"
 	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
+	"kubelet/internal/logs"
 	"kubelet/internal/server"
 	"kubelet/internal/server/authn"
 	"kubelet/internal/server/authz"
@@ -44,6 +47,7 @@ func (a *Agent) newHTTPS(shown server.Shown, started time.Time) (*server.Server,
 		Address: k.Address, Port: int(k.Port),
 		ExecNeedsCreate: f.ExecRequiresCreate,
 		Shown:           shown, Desired: a.desired, Observed: a.observed, Runtime: a.runtime,
+		Logs:                containerLogs{a},
 		SplitLogStreams:     gates.Enabled("PodLogsQuerySplitStreams"),
 		WebSockets:          gates.Enabled("ExtendWebSocketsToKubelet"),
 		Debugging:           deref(k.EnableDebuggingHandlers, true),
@@ -55,7 +59,7 @@ func (a *Agent) newHTTPS(shown server.Shown, started time.Time) (*server.Server,
 		Configz:             k,
 	}
 	if deref(k.EnableDebugFlagsHandler, true) {
-		c.SetVerbosity = logs.GlogSetter
+		c.SetVerbosity = verbosity.GlogSetter
 	}
 	if gates.Enabled("KubeletAllocatedPodsEndpoint") {
 		c.AllocatedPods = a.allocatedPods
@@ -198,4 +202,19 @@ func (a *Agent) declaredFeatures() (names []string) {
 		names = append(names, "ExtendWebSocketsToKubelet")
 	}
 	return names
+}
+
+// containerLogs finds whose log is meant and reads it.
+type containerLogs struct{ a *Agent }
+
+func (c containerLogs) Read(ctx context.Context, pod *v1.Pod, container string, opts *v1.PodLogOptions, stdout, stderr io.Writer) error {
+	status, ok := c.a.writer.Get(pod.UID)
+	if !ok {
+		status = pod.Status
+	}
+	id, err := logs.ContainerID(pod.Name, &status, container, opts.Previous)
+	if err != nil {
+		return err
+	}
+	return c.a.logFiles.Read(ctx, pod, id, opts, stdout, stderr)
 }

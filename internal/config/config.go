@@ -32,8 +32,8 @@ type Config struct {
 	// known, settings that are accepted but not acted on, gates that will go.
 	Warnings []string
 
-	// ownFlags are the values of the flags that mirror no field.
-	ownFlags map[string]string
+	// OwnFlags are the values of the flags that mirror no field.
+	OwnFlags map[string]string
 }
 
 // Parse reads the command line, and the files that it names, in the order of
@@ -60,7 +60,7 @@ func Parse(args []string) (*Config, error) {
 	if err != nil {
 		return nil, append(p.problems, Problem{Reason: err.Error()}).sorted()
 	}
-	cfg := &Config{Flags: p.flags, Kubelet: *kc, Gates: p.gates, PodSecurity: podSecurity, ownFlags: p.ownFlags}
+	cfg := &Config{Flags: p.flags, Kubelet: *kc, Gates: p.gates, PodSecurity: podSecurity, OwnFlags: p.ownFlags}
 	p.problems = append(p.problems, validate(cfg, &p.origins)...)
 	if len(p.problems) > 0 {
 		return nil, p.problems.sorted()

@@ -39,7 +39,7 @@ func allFlags() *pflag.FlagSet {
 // FlagValues are the values of all flags as they are in effect, for people who
 // look at a running kubelet. Headers, which carry credentials, are masked.
 func (c *Config) FlagValues() map[string]string {
-	values := maps.Clone(c.ownFlags)
+	values := maps.Clone(c.OwnFlags)
 	kc := c.Kubelet.DeepCopy()
 	if len(kc.StaticPodURLHeader) > 0 {
 		kc.StaticPodURLHeader = map[string][]string{"<masked>": {"<masked>"}}

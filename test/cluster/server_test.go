@@ -6,20 +6,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/remotecommand"
 
 	"kubelet/test/harness"
 )
@@ -63,9 +55,9 @@ func TestKubectlVerbs(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	createText(t, ns, shellPod("box"))
-	createText(t, ns, agentPod("web", []string{"serve", ":8080"}))
+	createText(t, ns, agentPod("web", []string{"serve", ":8080", "/"}))
 	waitReady(t, ns, "box")
-	web := waitReady(t, ns, "web")
+	waitReady(t, ns, "web")
 
 	t.Run("exec", func(t *testing.T) {
 		if out := kubectlOK(t, "exec", "-n", ns, "box", "--", "sh", "-c", "echo out; echo err >&2"); !strings.Contains(out, "out\n") || !strings.Contains(out, "err\n") {
@@ -86,18 +78,9 @@ func TestKubectlVerbs(t *testing.T) {
 		}
 	})
 	t.Run("attach", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		var out bytes.Buffer
-		err := stream(ctx, t, ns, "box", "attach", nil, remotecommand.StreamOptions{Stdin: onceThenWait(ctx, "hello\n"), Stdout: writerFunc(func(p []byte) (int, error) {
-			out.Write(p)
-			if strings.Contains(out.String(), "hello\n") {
-				cancel()
-			}
-			return len(p), nil
-		})})
-		if !strings.Contains(out.String(), "hello\n") {
-			t.Errorf("attach: %v, %q", err, out.String())
+		out, err := node.Run(t.Context(), "/bin/sh", "-c", "(printf 'hello\\n'; sleep 2) | timeout 20 kubectl --kubeconfig=/etc/kubernetes/admin.conf attach -i -n "+ns+" box")
+		if !strings.Contains(out, "hello\n") {
+			t.Errorf("attach: %v, %q", err, out)
 		}
 	})
 	t.Run("cp", func(t *testing.T) {
@@ -121,15 +104,11 @@ func TestKubectlVerbs(t *testing.T) {
 		}
 		defer p.Kill()
 		until(t, "the forwarded port", func(ctx context.Context) error {
-			body, err := node.Get(ctx, "http://127.0.0.1:18080/hostname")
-			if err != nil {
-				_, err = node.Get(ctx, "http://127.0.0.1:18080/")
-			}
-			_ = body
+			_, err := node.Get(ctx, "http://127.0.0.1:18080/hostname")
 			return err
 		})
 		for range 20 {
-			if _, err := node.Get(t.Context(), "http://127.0.0.1:18080/"); err != nil {
+			if _, err := node.Get(t.Context(), "http://127.0.0.1:18080/hostname"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -168,44 +147,4 @@ func TestKubectlVerbs(t *testing.T) {
 			t.Errorf("a path that leads out of the log directory: %v %.100s", err, out)
 		}
 	})
-	_ = web
 }
-
-// stream opens exec or attach through the API server by WebSocket, as kubectl
-// does.
-func stream(ctx context.Context, t *testing.T, ns, pod, verb string, command []string, o remotecommand.StreamOptions) error {
-	return streamBy(ctx, t, remotecommand.NewWebSocketExecutor, ns, pod, verb, command, o)
-}
-
-func streamBy(ctx context.Context, t *testing.T, _ any, ns, pod, verb string, command []string, o remotecommand.StreamOptions) error {
-	t.Helper()
-	req := node.Cluster.Client.CoreV1().RESTClient().Post().Namespace(ns).Resource("pods").Name(pod).SubResource(verb)
-	if verb == "exec" {
-		req.VersionedParams(&v1.PodExecOptions{Container: "main", Command: command, Stdin: o.Stdin != nil, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil, TTY: o.Tty}, scheme.ParameterCodec)
-	} else {
-		req.VersionedParams(&v1.PodAttachOptions{Container: "main", Stdin: o.Stdin != nil, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil, TTY: o.Tty}, scheme.ParameterCodec)
-	}
-	e, err := remotecommand.NewWebSocketExecutor(node.Cluster.Config, http.MethodGet, req.URL().String())
-	if err != nil {
-		return err
-	}
-	return e.StreamWithContext(ctx, o)
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
-// onceThenWait is an input that gives text and then nothing until ctx ends.
-func onceThenWait(ctx context.Context, text string) io.Reader {
-	return io.MultiReader(strings.NewReader(text), readerFunc(func([]byte) (int, error) {
-		<-ctx.Done()
-		return 0, io.EOF
-	}))
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-var _ = []any{net.Dial, filepath.Join, sync.Mutex{}, time.Now}

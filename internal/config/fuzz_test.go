@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/pflag"
 
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+
+	"kubelet/internal/security/podsecurity"
 )
 
 // FuzzDocument: whatever stands in a file, it is refused with a reason, or
@@ -34,6 +36,35 @@ func FuzzDocument(f *testing.F) {
 		doc.check()
 		if _, err := decode(doc.tree); err != nil {
 			t.Fatalf("checked, but cannot be decoded: %v", err)
+		}
+	})
+}
+
+// FuzzPodSecurity: whatever stands in a policy's file, it is refused with a
+// reason for each line, or a policy can be made of it.
+func FuzzPodSecurity(f *testing.F) {
+	const head = "apiVersion: podsecurity.kubelet/v1alpha1\nkind: PodSecurityConfiguration\n"
+	for _, body := range []string{
+		"", "podSecurity: {enforce: {level: baseline, version: v1.30}}", "podSecurity: {enforce: {limits: {hostPaths: [{path: /a, readOnly: true}, null]}}}",
+		"podSecurity: {warn: {limits: {images: ['*.example.com:5000/a'], volumeTypes: [emptyDir], capabilities: {allowAdd: [ALL], requireDrop: []}}}}",
+		"podSecurity: {exemptions: {staticPods: ['*', a/b], namespaces: [x, x]}}", "podSecurity: &a {audit: *a}", "podSecurity: []",
+	} {
+		f.Add([]byte(head + body))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		doc, err := parseDocument("f", data, podSecuritySchema())
+		if err != nil {
+			return
+		}
+		c, err := doc.podSecurity()
+		if err != nil {
+			if problems, ok := err.(Errors); !ok || len(problems) == 0 {
+				t.Fatalf("not a list of problems: %v", err)
+			}
+			return
+		}
+		if _, err := podsecurity.New(*c, "node"); err != nil {
+			t.Fatalf("checked, but no policy: %v", err)
 		}
 	})
 }

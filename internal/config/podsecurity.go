@@ -21,22 +21,26 @@ func ReadPodSecurity(name string) (*podsecurity.Configuration, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := doc.check()
+	return doc.podSecurity()
+}
+
+func (d *document) podSecurity() (*podsecurity.Configuration, error) {
+	found := d.check()
 	problems := append(found.wrong, found.odd...)
-	doc.noValues(doc.tree, "", &problems)
-	if _, ok := doc.tree["podSecurity"]; !ok && len(problems) == 0 {
-		problems = append(problems, doc.problem("podSecurity", "is missing; nothing would be enforced"))
+	d.noValues(d.tree, "", &problems)
+	if _, ok := d.tree["podSecurity"]; !ok && len(problems) == 0 {
+		problems = append(problems, d.problem("podSecurity", "is missing; nothing would be enforced"))
 	}
-	data, err := json.Marshal(doc.tree)
+	data, err := json.Marshal(d.tree)
 	if err != nil {
-		return nil, Errors{{Source: name, Reason: err.Error()}}
+		return nil, Errors{{Source: d.name, Reason: err.Error()}}
 	}
 	c := &podsecurity.Configuration{}
 	if err := json.Unmarshal(data, c); err != nil {
-		return nil, append(problems, Problem{Source: name, Reason: err.Error()}).sorted()
+		return nil, append(problems, Problem{Source: d.name, Reason: err.Error()}).sorted()
 	}
 	for _, p := range c.Validate() {
-		problems = append(problems, doc.problem(p.Field, "%s", p.Reason))
+		problems = append(problems, d.problem(p.Field, "%s", p.Reason))
 	}
 	if len(problems) > 0 {
 		return nil, problems.sorted()

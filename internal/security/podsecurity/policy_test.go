@@ -193,3 +193,19 @@ func TestLongViolation(t *testing.T) {
 		t.Errorf("text: %s", text)
 	}
 }
+
+// FuzzImage: an image is of the registry that it is pulled from, and of no
+// other that its name brings to mind.
+func FuzzImage(f *testing.F) {
+	for _, s := range []string{"busybox", "a.example.com/x:1", "evil/a.example.com/x", "a.example.com.evil.net/x", "A.Example.com:80/x@sha256:0", "a.example.com:x/y", "@a.example.com/x", ":a.example.com/x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, image string) {
+		if matchesImage("a.example.com", image) && !strings.HasPrefix(strings.ToLower(image), "a.example.com/") {
+			t.Errorf("%q is taken for one of a.example.com", image)
+		}
+		if matchesImage("a.example.com/team", image) && !matchesImage("a.example.com", image) {
+			t.Errorf("%q is of a repository, not of its registry", image)
+		}
+	})
+}

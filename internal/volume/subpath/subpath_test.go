@@ -3,6 +3,7 @@ package subpath_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -396,5 +397,58 @@ func TestUnmountedWithThePod(t *testing.T) {
 	// A pod that is gone gets nothing any more.
 	if _, err := s.bind("a"); err == nil {
 		t.Error("bound for a pod that has no directory")
+	}
+}
+
+// deadServer mounts a FUSE file system whose server never answers. end is the
+// server's end, after which each call fails at once.
+func (s *site) deadServer(dir string) (end func()) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		s.t.Skipf("no FUSE here: %v", err)
+	}
+	must(s.t, unix.Mount("dead", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)))
+	end = sync.OnceFunc(func() { unix.Close(fd) })
+	s.t.Cleanup(end)
+	return end
+}
+
+// A volume that hangs holds up its container and says so; when it lets go
+// after the pod has ended, nothing comes back.
+func TestHungVolume(t *testing.T) {
+	s := newSite(t)
+	end := s.deadServer(s.volume)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := s.binder.Bind(ctx, s.part("a"))
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), `looking up subPath "a" hangs`) {
+		t.Fatalf("error %v, want one that says what hangs", err)
+	}
+	must(t, os.RemoveAll(s.pod))
+	end()
+	if _, err := s.bind("a"); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v after the server's end", err)
+	}
+	if _, err := os.Lstat(s.pod); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of the pod that has ended: %v", err)
+	}
+}
+
+// A mount whose server has ended cannot even be looked at; the next start of
+// the container gets a new one.
+func TestDeadMountIsReplaced(t *testing.T) {
+	s := newSite(t)
+	s.make("dir a")
+	place := filepath.Join(s.pod, "volume-subpaths/v/c/0")
+	must(t, os.MkdirAll(place, 0o750))
+	s.deadServer(place)()
+	var stat unix.Stat_t
+	if err := unix.Lstat(place, &stat); err != unix.ENOTCONN {
+		t.Fatalf("the dead mount says %v", err)
+	}
+	path, err := s.bind("a")
+	must(t, err)
+	if got := s.marker(path); got != "dir a" || len(s.mounts()) != 1 {
+		t.Errorf("bound %q, %d mounts", got, len(s.mounts()))
 	}
 }

@@ -45,6 +45,7 @@ type follower struct {
 	series *series
 	// event is signalled by inotify and by the observed table.
 	event    chan struct{}
+	waiter   *waiter
 	armed    []int32
 	watching bool
 	ended    time.Time // when the container was first seen to have ended
@@ -55,6 +56,7 @@ type follower struct {
 
 func (r *Reader) newFollower(uid types.UID, s *series) *follower {
 	f := &follower{reader: r, uid: uid, series: s, event: make(chan struct{}, 1)}
+	f.waiter = &waiter{func() { signal(f.event) }}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.followers[uid] == nil {
@@ -282,7 +284,7 @@ func (f *follower) arm(path string, events uint32) bool {
 	if !f.watching {
 		return false
 	}
-	wd, err := f.reader.watch.arm(path, events, f.event)
+	wd, err := f.reader.watch.arm(path, events, f.waiter)
 	if err != nil {
 		return false
 	}
@@ -297,7 +299,7 @@ func (f *follower) arm(path string, events uint32) bool {
 
 func (f *follower) disarm() {
 	for _, wd := range f.armed {
-		f.reader.watch.disarm(wd, f.event)
+		f.reader.watch.disarm(wd, f.waiter)
 	}
 	f.armed = f.armed[:0]
 }

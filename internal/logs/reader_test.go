@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,8 @@ type world struct {
 	dir   string // of the one container, "app"
 	table *observed.Table
 	r     *Reader
+	// rotator is woken as well, once there is one.
+	rotator atomic.Pointer[Rotator]
 }
 
 func newWorld(t testing.TB) *world {
@@ -47,6 +50,9 @@ func newWorld(t testing.TB) *world {
 	w.table = observed.NewTable(func(uid types.UID) {
 		if w.r != nil {
 			w.r.Wake(uid)
+		}
+		if r := w.rotator.Load(); r != nil {
+			r.Wake(uid)
 		}
 	})
 	var err error

@@ -71,6 +71,20 @@ func (l *runtimeLog) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// refuse lets calls fail from now on; with after, after they did their work.
+func (l *runtimeLog) refuse(err error, after bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail, l.after = err, after
+}
+
+// count is how often the runtime was asked.
+func (l *runtimeLog) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reopens
+}
+
 // ReopenContainerLog is the runtime's.
 func (l *runtimeLog) ReopenContainerLog(_ context.Context, id string) error {
 	if id != testID {

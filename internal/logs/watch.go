@@ -30,8 +30,11 @@ type watch struct {
 	file  *os.File
 	fd    int
 	// waiters by watch descriptor.
-	waiters map[int32]map[chan struct{}]bool
+	waiters map[int32]map[*waiter]bool
 }
+
+// waiter is called at an event, or at a spurious moment. It must not block.
+type waiter struct{ wake func() }
 
 // join makes the instance if there is none. Each join is followed by a leave.
 func (w *watch) join() error {
@@ -44,7 +47,7 @@ func (w *watch) join() error {
 		}
 		w.fd = fd
 		w.file = os.NewFile(uintptr(fd), "inotify")
-		w.waiters = map[int32]map[chan struct{}]bool{}
+		w.waiters = map[int32]map[*waiter]bool{}
 		go w.read(w.file)
 	}
 	w.users++
@@ -60,8 +63,8 @@ func (w *watch) leave() {
 	}
 }
 
-// arm signals c at the next of the events, or at a spurious moment.
-func (w *watch) arm(path string, events uint32, c chan struct{}) (int32, error) {
+// arm wakes c at the next of the events.
+func (w *watch) arm(path string, events uint32, c *waiter) (int32, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	// Under the lock, so that the event cannot be read before it is known
@@ -71,14 +74,14 @@ func (w *watch) arm(path string, events uint32, c chan struct{}) (int32, error) 
 		return 0, fmt.Errorf("watch %s: %w", path, err)
 	}
 	if w.waiters[int32(wd)] == nil {
-		w.waiters[int32(wd)] = map[chan struct{}]bool{}
+		w.waiters[int32(wd)] = map[*waiter]bool{}
 	}
 	w.waiters[int32(wd)][c] = true
 	return int32(wd), nil
 }
 
 // disarm takes c off the watch.
-func (w *watch) disarm(wd int32, c chan struct{}) {
+func (w *watch) disarm(wd int32, c *waiter) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if cs := w.waiters[wd]; cs[c] {
@@ -125,7 +128,7 @@ func (w *watch) read(f *os.File) {
 
 func (w *watch) wake(wd int32) {
 	for c := range w.waiters[wd] {
-		signal(c)
+		c.wake()
 	}
 	delete(w.waiters, wd)
 }

@@ -61,6 +61,7 @@ type Agent struct {
 	volumes  *volume.Reconciler
 	logs     *criconfig.Logs
 	logFiles *logs.Reader
+	rotator  *logs.Rotator
 	lock     *preflight.Lock // nil without a lock file
 	desired  *desired.Table
 	observed *observed.Table
@@ -135,6 +136,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	wake := func(uid types.UID) {
 		a.pool.Wake(uid)
 		a.logFiles.Wake(uid)
+		a.rotator.Wake(uid)
 		a.signalRows()
 	}
 	a.desired = desired.NewTable(wake, a.sourceNames()...)
@@ -166,6 +168,9 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 		return nil, fmt.Errorf("set up volumes: %w", err)
 	}
 	a.logs = criconfig.NewLogs(cfg.Kubelet.PodLogsDir)
+	if a.rotator, err = logs.NewRotator(a.rotatorConfig()); err != nil {
+		return nil, fmt.Errorf("set up log rotation: %w", err)
+	}
 	images, err := image.New(a.imageConfig())
 	if err != nil {
 		return nil, fmt.Errorf("set up images: %w", err)
@@ -249,6 +254,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		{"events", a.recorder.Run},
 		{"workers", a.pool.Run},
 		{"qos cgroups", a.keepQoS},
+		{"log rotation", a.rotator.Run},
 	}
 	if a.api != nil {
 		parts = append(parts, part{"objects", a.objects.Run}, part{"services", a.services.Run},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/cgroups"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 	utilversion "k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/component-base/version"
@@ -25,6 +26,7 @@ import (
 	"kubelet/internal/criconfig"
 	"kubelet/internal/image"
 	"kubelet/internal/lifecycle"
+	"kubelet/internal/logs"
 	"kubelet/internal/node"
 	"kubelet/internal/preflight"
 )
@@ -250,6 +252,16 @@ func (a *Agent) imageVolumes(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("%s %s cannot mount images, it takes %s or newer", v.GetRuntimeName(), v.GetRuntimeVersion(), since)
+}
+
+func (a *Agent) rotatorConfig() logs.RotatorConfig {
+	k := &a.cfg.Kubelet
+	size := resource.MustParse(k.ContainerLogMaxSize) // validated
+	return logs.RotatorConfig{
+		Runtime: a.runtime, Table: a.observed, Links: a.logs, PodLogsDir: k.PodLogsDir,
+		MaxSize: size.Value(), MaxFiles: int(deref(k.ContainerLogMaxFiles, 5)), Workers: int(deref(k.ContainerLogMaxWorkers, 1)),
+		MonitorInterval: k.ContainerLogMonitorInterval.Duration,
+	}
 }
 
 func selinuxEnabled() bool {

@@ -83,8 +83,8 @@ func signal(c chan struct{}) {
 // act on: a stream whose writer is nil is left out.
 //
 // Writes are as large as what is there, so the caller should flush after each:
-// nothing more comes until the container writes again. The first one is empty,
-// when the log was found. With opts.Follow, Read returns when the container
+// nothing more comes until the container writes again. With opts.Follow the
+// first one is empty, when the log was found, and Read returns when the container
 // has ended and all that it wrote was read, else at the end of what is there.
 // It ends with ctx's error when ctx does, and with the writer's when a write
 // fails.
@@ -170,9 +170,9 @@ func (r *Reader) read(ctx context.Context, uid types.UID, s *series, opts *v1.Po
 		closeAll(all)
 		return err
 	}
-	// Whoever asks learns that there is a log, before there is anything in it.
+	// Whoever follows learns that there is a log before there is anything in it.
 	for _, k := range c.sinks {
-		if k != nil {
+		if k != nil && opts.Follow {
 			if _, err := k.w.Write(nil); err != nil {
 				closeAll(segments)
 				return err

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -198,12 +199,13 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	starts := lifecycle.NewMetrics()
 	poolConfig := worker.Config{
 		Desired: a.desired, Observed: a.observed, Admission: a.queue, Volumes: a.volumes,
 		Statuses: a.writer, Events: a.recorder, Explain: a.explain,
 		Steps: &lifecycle.Steps{
 			Runtime: a.runtime, Refresher: a.pleg, Volumes: a.volumes, Images: images, Cgroups: a.cgroups,
-			Configs: configs, Logs: a.logs, Statuses: a.writer, Events: a.recorder,
+			Configs: configs, Logs: a.logs, Statuses: a.writer, Events: a.recorder, Metrics: starts,
 			Gate: newGate(), IsUnknown: cri.IsUnknown, NextRefresh: a.volumes.NextRefresh, PodIPs: a.podIPs,
 		},
 		Leftovers:     a.leftovers,
@@ -222,6 +224,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	if a.stats, err = stats.New(a.statsConfig(started)); err != nil {
 		return nil, fmt.Errorf("set up stats: %w", err)
 	}
+	a.registry.MustRegister(slices.Concat(a.pool.Metrics(), starts.Collectors(), a.volumes.Metrics(), a.aboutMetrics(), []prometheus.Collector{a.stats})...)
 
 	// The ways in.
 	if a.sources, err = a.newSources(); err != nil {

@@ -2,11 +2,16 @@ package agent
 
 import (
 	"net/http"
+	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-base/version"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"kubelet/internal/cgroup"
+	"kubelet/internal/config"
 	"kubelet/internal/stats"
 )
 
@@ -69,4 +74,33 @@ func (a *Agent) statsHandlers() map[string]http.Handler {
 		"/metrics/resource": a.stats.ResourceHandler(),
 		"/metrics/cadvisor": a.stats.CadvisorHandler(),
 	}
+}
+
+// aboutMetrics say what this kubelet is, under the names that every component
+// has.
+func (a *Agent) aboutMetrics() []prometheus.Collector {
+	v := version.Get()
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kubernetes_build_info", Help: "Version that was built. The value is always 1.",
+	}, []string{"major", "minor", "git_version", "git_commit", "git_tree_state", "build_date", "go_version", "compiler", "platform"})
+	build.WithLabelValues(v.Major, v.Minor, v.GitVersion, v.GitCommit, v.GitTreeState, v.BuildDate, v.GoVersion, v.Compiler, v.Platform).Set(1)
+
+	gates := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kubernetes_feature_enabled", Help: "1 for feature gates that are on, 0 for those that are off; stage is empty for GA.",
+	}, []string{"name", "stage"})
+	for _, g := range config.KnownGates() {
+		stage := strings.ToUpper(string(g.Stage))
+		if g.Stage == config.GA {
+			stage = ""
+		}
+		enabled := 0.0
+		if a.cfg.Gates.Enabled(g.Name) {
+			enabled = 1
+		}
+		gates.WithLabelValues(string(g.Name), stage).Set(enabled)
+	}
+
+	hierarchy := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubelet_cgroup_version", Help: "Version of the cgroup hierarchy, 1 or 2."})
+	hierarchy.Set(float64(cgroup.Version()))
+	return []prometheus.Collector{build, gates, hierarchy}
 }

@@ -58,7 +58,8 @@ type Config struct {
 	HeartbeatTimeout time.Duration
 	// UserAgent; empty means client-go's default for this program.
 	UserAgent string
-	// Registerer takes the rest_client_* metrics; nil means none.
+	// Registerer takes the rest_client_* metrics and that of the client
+	// certificate's age; nil means none.
 	Registerer prometheus.Registerer
 }
 
@@ -91,6 +92,11 @@ func New(cfg Config) (*Client, error) {
 	metrics, err := newRequestMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(newCertificateTTL(base.TLSClientConfig)); err != nil {
+			return nil, err
+		}
 	}
 	dial := base.Dial
 	if dial == nil {

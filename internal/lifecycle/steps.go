@@ -39,6 +39,7 @@ type Steps struct {
 	Statuses  Statuses
 	Events    Events
 	Gate      *Gate
+	Metrics   *Metrics // may be nil
 	// IsUnknown says that a runtime error leaves the outcome open (package
 	// cri).
 	IsUnknown func(error) bool
@@ -100,10 +101,13 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 		s.mount(ctx, sc, &r)
 	case RunSandbox:
 		s.runSandbox(ctx, sc, a, &r)
+		s.Metrics.sandbox(sc.Pod, r.Err)
 	case PullImage:
 		s.pull(ctx, sc, a, &r)
+		s.Metrics.image(sc.Pod, a.Name, &r)
 	case StartContainer:
 		s.startContainer(ctx, sc, a, &r)
+		s.Metrics.container(sc.Pod, a.Name, &r)
 	case Look:
 		r.Err = s.Refresher.Refresh(ctx, sc.Pod.UID)
 	case StopContainer:

@@ -1,6 +1,10 @@
 package pleg
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"kubelet/internal/observed"
+)
 
 // metrics are named as upstream's; that of the stalest pod is ours.
 type metrics struct {
@@ -13,9 +17,10 @@ type metrics struct {
 	streamErrors  prometheus.Counter
 	streamLatency prometheus.Histogram
 	stalest       prometheus.GaugeFunc
+	running       running
 }
 
-func newMetrics(stalest func() float64) metrics {
+func newMetrics(table *observed.Table, stalest func() float64) metrics {
 	histogram := func(name, help string) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.DefBuckets})
 	}
@@ -37,6 +42,7 @@ func newMetrics(stalest func() float64) metrics {
 		stalest: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "kubelet_pleg_stalest_pod_seconds", Help: "Age of the newest complete answer about the pod for which it is oldest.",
 		}, stalest),
+		running: running{table},
 	}
 }
 
@@ -44,10 +50,43 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{m.relist, m.interval, m.lastSeen, m.discarded, m.podRelist, m.streams, m.streamErrors, m.streamLatency, m.stalest} {
+	for _, c := range []prometheus.Collector{m.relist, m.interval, m.lastSeen, m.discarded, m.podRelist, m.streams, m.streamErrors, m.streamLatency, m.stalest, m.running} {
 		if err := r.Register(c); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// running counts what runs when it is asked.
+type running struct{ table *observed.Table }
+
+func (running) descs() (pods, containers *prometheus.Desc) {
+	return prometheus.NewDesc("kubelet_running_pods", "Pods whose sandbox is ready.", nil, nil),
+		prometheus.NewDesc("kubelet_running_containers", "Containers in the runtime, by state.", []string{"container_state"}, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (r running) Describe(ch chan<- *prometheus.Desc) {
+	pods, containers := r.descs()
+	ch <- pods
+	ch <- containers
+}
+
+// Collect implements prometheus.Collector.
+func (r running) Collect(ch chan<- prometheus.Metric) {
+	n, states := 0, map[observed.ContainerState]int{}
+	for _, p := range r.table.List() {
+		if p.ReadySandbox() != nil {
+			n++
+		}
+		for i := range p.Containers {
+			states[p.Containers[i].State]++
+		}
+	}
+	pods, containers := r.descs()
+	ch <- prometheus.MustNewConstMetric(pods, prometheus.GaugeValue, float64(n))
+	for state, n := range states {
+		ch <- prometheus.MustNewConstMetric(containers, prometheus.GaugeValue, float64(n), state.String())
+	}
 }

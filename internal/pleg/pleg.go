@@ -113,7 +113,7 @@ func New(cfg Config) (*Generator, error) {
 		runtimeBack: make(chan struct{}, 1),
 		pods:        map[types.UID]*pod{},
 	}
-	g.metrics = newMetrics(g.stalest)
+	g.metrics = newMetrics(g.table, g.stalest)
 	if err := g.metrics.register(cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}

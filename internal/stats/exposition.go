@@ -22,6 +22,8 @@ type exposition struct {
 	format  expfmt.FormatType
 	out     []byte
 	name    string // of the samples of the current family
+	begun   int    // where the current family begins in out
+	samples int    // of the current family
 	counter bool
 	family  []byte // protobuf: the current family
 	metric  []byte // protobuf: the current metric
@@ -43,7 +45,7 @@ func newExposition(header http.Header, buf []byte) (e *exposition, contentType s
 // unknown type in OpenMetrics, which allows no such name.
 func (e *exposition) begin(name, help string, counter bool) {
 	e.end()
-	e.name, e.counter = name, counter
+	e.name, e.counter, e.begun, e.samples = name, counter, len(e.out), 0
 	kind := "gauge"
 	if counter {
 		kind = "counter"
@@ -75,9 +77,13 @@ func (e *exposition) begin(name, help string, counter bool) {
 	e.out = append(e.out, '\n')
 }
 
-// end ends the family, if there is one.
+// end ends the family, if there is one. One without samples is left out.
 func (e *exposition) end() {
-	if e.format == expfmt.TypeProtoDelim && e.name != "" {
+	switch {
+	case e.name == "":
+	case e.samples == 0:
+		e.out = e.out[:e.begun]
+	case e.format == expfmt.TypeProtoDelim:
 		e.out = protowire.AppendBytes(e.out, e.family)
 	}
 	e.name = ""
@@ -134,6 +140,7 @@ func (e *exposition) sample(labels []byte, v float64, at time.Time, extra ...str
 		}
 		labels = e.labels
 	}
+	e.samples++
 	if e.format == expfmt.TypeProtoDelim {
 		e.protoSample(labels, v, at)
 		return

@@ -118,8 +118,9 @@ type Reader struct {
 	runtimePID measurements[int]
 	openFiles  measurements[map[string]openFiles]
 
-	families []family  // of /metrics/cadvisor
-	gzip     sync.Pool // *gzip.Writer
+	families  []family // of /metrics/cadvisor
+	collected collected
+	gzip      sync.Pool // *gzip.Writer
 
 	mu     sync.Mutex
 	round  uint64               // of the last topology
@@ -152,7 +153,7 @@ func newReader(config Config, h *hierarchy, m *machine) *Reader {
 	return &Reader{
 		config: config, hierarchy: h, machine: m, statFS: statFS,
 		groups: map[string]*known{}, found: map[string]foundPath{}, scrapes: make(chan struct{}, maxScrapes),
-		families: cadvisorFamilies(m),
+		families: cadvisorFamilies(m), collected: newCollected(),
 	}
 }
 
@@ -272,14 +273,9 @@ func (r *Reader) askVolume(v *Volume) <-chan struct{} {
 	})
 }
 
-// filesKey is what logs and hosts file of a pod are measured under.
-func (r *Reader) logsDir(p *pod) string {
-	return filepath.Join(r.config.PodLogsDir, p.Namespace+"_"+p.Name+"_"+p.uid)
-}
-
 // askFiles begins to measure logs and hosts file of a pod.
-func (r *Reader) askFiles(p *pod) <-chan struct{} {
+func (r *Reader) askFiles(p *v1.Pod) <-chan struct{} {
 	logs := r.logsDir(p)
-	hosts := filepath.Join(r.config.Root, "pods", p.uid, "etc-hosts")
+	hosts := filepath.Join(r.config.Root, "pods", string(p.UID), "etc-hosts")
 	return r.volumes.ask(logs, logsAge, func() (volumeUsage, error) { return podFiles(logs, hosts) })
 }

@@ -33,7 +33,7 @@ func (r *Reader) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.
 	volumes := make([][]Volume, len(pods))
 	if !onlyCPUAndMemory {
 		for i := range pods {
-			waits = append(waits, r.askFiles(&pods[i]))
+			waits = append(waits, r.askFiles(pods[i].Pod.Pod))
 			if r.config.VolumeStatsPeriod <= 0 {
 				continue
 			}
@@ -341,7 +341,7 @@ func number64(n *runtimeapi.UInt64Value) *uint64 {
 func (v *view) storage(p *pod, volumes []Volume, out *statsapi.PodStats) {
 	r := v.r
 	var total size
-	files, filesAt, filesOK := r.volumes.get(r.logsDir(p))
+	files, filesAt, filesOK := r.volumes.get(r.logsDir(p.Pod.Pod))
 	total.add(files.size)
 	for i := range out.Containers {
 		c := &out.Containers[i]

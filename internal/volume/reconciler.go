@@ -36,7 +36,8 @@ type Config struct {
 // concurrent use: calls for one pod run one after another, calls for
 // different pods never wait for each other.
 type Reconciler struct {
-	config Config
+	config  Config
+	metrics *metrics
 
 	mu   sync.Mutex
 	pods map[types.UID]*podEntry
@@ -61,6 +62,7 @@ type podEntry struct {
 	users   int
 	refresh time.Time
 	doing   map[string]progress // by volume, "" for the pod as a whole
+	volumes map[string]standing // those that a container mounts
 }
 
 // progress is the change that is being made right now.
@@ -85,7 +87,7 @@ func New(c Config) (*Reconciler, error) {
 	if c.Objects == nil {
 		return nil, errors.New("no source of objects")
 	}
-	return &Reconciler{config: c, pods: map[types.UID]*podEntry{}}, nil
+	return &Reconciler{config: c, metrics: newMetrics(), pods: map[types.UID]*podEntry{}}, nil
 }
 
 // Mount brings all volumes that the pod's containers use to their wanted
@@ -265,8 +267,14 @@ func (r *Reconciler) mount(ctx context.Context, e *podEntry, pod *v1.Pod) (Mount
 			refresh = next
 		}
 	}
+	standings := make(map[string]standing, len(used))
+	for _, v := range used {
+		if p := r.plugin(v); p != nil {
+			standings[v.Name] = standing{p.Name(), e.memos[v.Name].Ready}
+		}
+	}
 	r.mu.Lock()
-	e.refresh = refresh
+	e.refresh, e.volumes = refresh, standings
 	r.mu.Unlock()
 	switch len(failed) {
 	case 0:
@@ -291,14 +299,19 @@ func (r *Reconciler) mountOne(ctx context.Context, e *podEntry, pod *v1.Pod, pod
 		return Mount{}, &Error{Volume: v.Name, Permanent: true,
 			Err: fmt.Errorf("volumes of type %s are not supported yet", sourceName(v))}
 	}
+	memo := e.memos[v.Name]
+	known, begun := memo.Ready, time.Now()
 	mount, err := plugin.Mount(ctx, Spec{
 		Pod:    pod,
 		Volume: v,
 		PodDir: podDir,
 		Dir:    volumeDir(podDir, plugin, v.Name),
-		Memo:   e.memos[v.Name],
+		Memo:   memo,
 		Step:   r.step(ctx, e, v.Name),
 	})
+	if !known {
+		r.metrics.operation(plugin, "volume_mount", begun, err)
+	}
 	if err == nil {
 		return mount, nil
 	}

@@ -111,7 +111,10 @@ func (r *Reconciler) unmountAll(ctx context.Context, uid types.UID, dir string, 
 		if p == nil {
 			continue
 		}
-		if err := p.Unmount(ctx, Target{UID: uid, Name: root.name, Dir: root.dir, Step: step}); err != nil {
+		begun := time.Now()
+		err := p.Unmount(ctx, Target{UID: uid, Name: root.name, Dir: root.dir, Step: step})
+		r.metrics.operation(p, "volume_unmount", begun, err)
+		if err != nil {
 			return fmt.Errorf("volume %q: %w", root.name, err)
 		}
 	}

@@ -113,6 +113,8 @@ type Pool struct {
 	left chan struct{}
 	// spawn runs a step beside the worker; the simulation puts it off.
 	spawn func(func())
+
+	metrics *metrics
 }
 
 // New returns a pool; Run starts it. Wake may be called before.
@@ -130,6 +132,7 @@ func New(config Config) *Pool {
 		wake:    make(chan struct{}, 1),
 		left:    make(chan struct{}, 1),
 		spawn:   func(step func()) { go step() },
+		metrics: newMetrics(),
 	}
 }
 
@@ -325,13 +328,18 @@ func (p *Pool) newWorker(ctx context.Context, uid types.UID, orphans bool) *work
 		if wanted && d.Removed {
 			// May bring the pod back at once, if its source wants it again.
 			p.Desired.Forget(uid)
+			if again, back := p.Desired.Get(uid); back && !again.Removed {
+				p.metrics.restarted.WithLabelValues(staticLabel(again.Pod)).Inc()
+			}
 		}
 		return nil
 	}
 	switch {
 	case wanted && !finished:
+		p.metrics.containers.Observe(float64(len(d.Pod.Spec.Containers)))
 		return newWorker(ctx, p, uid, d.Pod, have)
 	case orphans:
+		p.metrics.orphans.Inc()
 		klog.FromContext(ctx).Info("Pod is on the node and not wanted, ending it", "podUID", uid,
 			"pod", klog.KRef(have.Namespace, have.Name))
 		return newWorker(ctx, p, uid, orphan(uid, have), have)

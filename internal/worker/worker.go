@@ -54,6 +54,12 @@ type worker struct {
 	mirrored, registered *v1.Pod
 	steps                sync.WaitGroup
 	idle                 chan struct{} // closed when the last step has ended
+
+	// For metrics: whether the start is still to be measured, whether a step
+	// was ever begun and the pod ever ran, and time spent on pulls.
+	fresh, begun, ran bool
+	round             round
+	pulls             stopwatch
 }
 
 // mail is what arrived since the last turn. Tables are not in it: the latest
@@ -84,6 +90,7 @@ func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have ob
 		wake:   make(chan struct{}, 1),
 		idle:   make(chan struct{}),
 		starts: newRim(context.WithoutCancel(ctx)), stops: newRim(context.WithoutCancel(ctx)),
+		fresh:    !podspec.IsStatic(pod) && !pod.CreationTimestamp.IsZero() && pod.Status.StartTime == nil && pod.DeletionTimestamp == nil,
 		previous: status.Previous(pod, p.Desired.Mirror(podspec.FullName(pod))),
 	}
 }
@@ -187,13 +194,16 @@ func (w *worker) turn() (next time.Time) {
 			w.pool.Admission.SubmitAll([]admission.Request{r})
 		}
 	}
+	w.noteStart(have, now)
 	out := w.plan(have, now)
 	if w.state.Phase == Gone {
+		w.rest(now)
 		return time.Time{}
 	}
 	w.register()
 	settles := w.publish(have, out, now)
 	w.begin(have, out, now)
+	w.rest(now)
 	if !settles.IsZero() && (out.Wake.IsZero() || settles.Before(out.Wake)) {
 		return settles
 	}
@@ -212,6 +222,10 @@ func (w *worker) receive(now time.Time) {
 	w.mu.Unlock()
 	for _, r := range mail.results {
 		w.note(r, now)
+		w.round.flights--
+		if r.Kind == lifecycle.PullImage {
+			w.pulls.stop(now)
+		}
 	}
 	for _, e := range mail.events {
 		if j, ok := e.(Judged); ok {
@@ -295,6 +309,9 @@ func (w *worker) step(e Event) {
 		"event", fmt.Sprintf("%T", e))
 	if w.state.Phase == Starting && before == Waiting {
 		w.warnOfFields()
+	}
+	if w.state.Phase == Running {
+		w.noteRunning()
 	}
 	if w.state.Phase == Terminated {
 		w.pool.Admission.Forget(w.uid)
@@ -419,6 +436,7 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 		return settles
 	}
 	ran := have.ReadySandbox() != nil && have.Running() > 0
+	before := w.previous
 	w.previous = status.Generate(status.Input{
 		Pod: w.pod, Previous: w.previous, Observed: w.settled(have),
 		Waiting: out.Waiting, Failure: w.state.Failure,
@@ -430,6 +448,7 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 		HostIPs:      w.pool.HostIPs(),
 		Now:          now,
 	})
+	w.noteTerminated(&before, &w.previous)
 	w.pool.Statuses.Publish(w.pod, w.previous)
 	return settles
 }
@@ -455,9 +474,13 @@ func (w *worker) begin(have observed.Pod, out lifecycle.Output, now time.Time) {
 		}
 		w.history.Crashes[name] = crash
 	}
+	w.launch(len(out.Actions), now)
 	scene := lifecycle.Scene{Pod: w.pod, Observed: have, Mounts: w.mounts, CgroupParent: w.cgroup, Since: w.arrived}
 	for _, a := range out.Actions {
 		w.history.Begin(a, now)
+		if a.Kind == lifecycle.PullImage {
+			w.pulls.start(now)
+		}
 		ctx := w.stops.ctx
 		switch a.Kind {
 		case lifecycle.Prepare, lifecycle.Mount, lifecycle.RunSandbox, lifecycle.PullImage, lifecycle.StartContainer:

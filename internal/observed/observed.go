@@ -56,6 +56,31 @@ type Container struct {
 	LogPath     string
 	// Pid of the first process, 0 if unknown or not running.
 	Pid int
+
+	// User is who the first process runs as; nil if the runtime does not tell.
+	User *User
+	// Resources are those in force, as far as the runtime tells.
+	Resources Resources
+	// RecursiveReadOnly lists the paths of mounts in the container that are
+	// read-only with all that is mounted below them.
+	RecursiveReadOnly []string
+}
+
+// User is a process's identity in its container.
+type User struct {
+	UID, GID int64
+	// Groups are the supplementary ones, in the runtime's order.
+	Groups []int64
+}
+
+// Resources are limits and weights of a container as its cgroup has them; a
+// zero is not told.
+type Resources struct {
+	CPUShares int64
+	// CPUQuota of CPUPeriod, both in microseconds.
+	CPUQuota, CPUPeriod int64
+	// MemoryLimit in bytes.
+	MemoryLimit int64
 }
 
 // Sandbox is one pod sandbox in the runtime.

@@ -89,6 +89,15 @@ func readContainer(s *runtimeapi.ContainerStatus, sandboxID string, pid int) obs
 		Hash:        s.GetAnnotations()[cri.AnnotationHash],
 		Annotations: s.GetAnnotations(),
 		LogPath:     s.GetLogPath(),
+		User:        user(s.GetUser().GetLinux()),
+	}
+	if r := s.GetResources().GetLinux(); r != nil {
+		o.Resources = observed.Resources{CPUShares: r.CpuShares, CPUQuota: r.CpuQuota, CPUPeriod: r.CpuPeriod, MemoryLimit: r.MemoryLimitInBytes}
+	}
+	for _, m := range s.GetMounts() {
+		if m.GetRecursiveReadOnly() {
+			o.RecursiveReadOnly = append(o.RecursiveReadOnly, m.GetContainerPath())
+		}
 	}
 	if o.Name == "" {
 		o.Name = s.GetMetadata().GetName()
@@ -104,6 +113,20 @@ func readContainer(s *runtimeapi.ContainerStatus, sandboxID string, pid int) obs
 		o.ExitCode, o.Reason, o.Message = s.GetExitCode(), s.GetReason(), s.GetMessage()
 	}
 	return o
+}
+
+func user(u *runtimeapi.LinuxContainerUser) *observed.User {
+	if u == nil {
+		return nil
+	}
+	return &observed.User{UID: u.GetUid(), GID: u.GetGid(), Groups: u.GetSupplementalGroups()}
+}
+
+func sameUser(a, b *observed.User) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.UID == b.UID && a.GID == b.GID && slices.Equal(a.Groups, b.Groups)
 }
 
 func listedSandbox(s *runtimeapi.PodSandbox) observed.Sandbox {
@@ -178,7 +201,8 @@ func samePod(a, b *observed.Pod) bool {
 		return a.ID == b.ID && a.State == b.State && a.Pid == b.Pid && a.ExitCode == b.ExitCode && a.Attempt == b.Attempt &&
 			a.Reason == b.Reason && a.Message == b.Message && a.ImageRef == b.ImageRef && a.ImageID == b.ImageID && a.Image == b.Image &&
 			a.CreatedAt.Equal(b.CreatedAt) && a.StartedAt.Equal(b.StartedAt) && a.FinishedAt.Equal(b.FinishedAt) &&
-			a.LogPath == b.LogPath && a.Hash == b.Hash && maps.Equal(a.Annotations, b.Annotations)
+			a.LogPath == b.LogPath && a.Hash == b.Hash && sameUser(a.User, b.User) && a.Resources == b.Resources &&
+			slices.Equal(a.RecursiveReadOnly, b.RecursiveReadOnly) && maps.Equal(a.Annotations, b.Annotations)
 	})
 }
 

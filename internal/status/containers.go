@@ -133,7 +133,7 @@ func (g *generator) fromRecords(c *v1.Container, records []*observed.Container, 
 		Image:        newest.Image,
 		ImageID:      newest.ImageRef,
 		ContainerID:  g.containerID(newest),
-		Resources:    c.Resources.DeepCopy(),
+		User:         containerUser(newest.User),
 		// What the node has set aside: the requests of the spec.
 		AllocatedResources: c.Resources.Requests.DeepCopy(),
 	}
@@ -146,8 +146,17 @@ func (g *generator) fromRecords(c *v1.Container, records []*observed.Container, 
 		s.VolumeMounts = old.VolumeMounts
 		s.AllocatedResourcesStatus = old.AllocatedResourcesStatus
 		if same {
-			s.User, s.StopSignal = old.User, old.StopSignal
+			s.StopSignal = old.StopSignal
+			if s.User == nil { // only a list told of the container
+				s.User = old.User
+			}
 		}
+	}
+	s.VolumeMounts = volumeMounts(c, newest, s.VolumeMounts)
+	if same {
+		s.Resources = resourcesInForce(c, newest, old)
+	} else {
+		s.Resources = resourcesInForce(c, newest, nil)
 	}
 	s.State = g.state(newest, old, same)
 	switch {
@@ -209,6 +218,7 @@ func (g *generator) fromPrevious(c *v1.Container, kind podspec.Kind, old *v1.Con
 	if old != nil {
 		s = *old
 	}
+	s.VolumeMounts = volumeMounts(c, nil, s.VolumeMounts)
 	const gone = "The container is gone from the runtime; it was running when it was last seen"
 	switch {
 	case s.State.Terminated != nil:

@@ -26,7 +26,7 @@ func AppArmor(enforced bool) Check {
 		}
 		var verdict Verdict
 		podspec.EachContainer(pod, func(c *v1.Container, _ podspec.Kind) bool {
-			if profile := appArmorProfile(pod, c); profile != nil && profile.Type == v1.AppArmorProfileTypeLocalhost &&
+			if profile := podspec.AppArmorProfile(pod, c); profile != nil && profile.Type == v1.AppArmorProfileTypeLocalhost &&
 				(profile.LocalhostProfile == nil || strings.TrimSpace(*profile.LocalhostProfile) == "") {
 				verdict = reject(reason, fmt.Sprintf("container %s: the local AppArmor profile has no name", c.Name))
 			}
@@ -52,23 +52,4 @@ func wantsAppArmor(pod *v1.Pod) bool {
 		}
 	}
 	return wants
-}
-
-// appArmorProfile is the container's own, else the pod's; the annotation
-// stands between the two.
-func appArmorProfile(pod *v1.Pod, c *v1.Container) *v1.AppArmorProfile {
-	if c.SecurityContext != nil && c.SecurityContext.AppArmorProfile != nil {
-		return c.SecurityContext.AppArmorProfile
-	}
-	if value, ok := pod.Annotations[v1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+c.Name]; ok {
-		name, local := strings.CutPrefix(value, v1.DeprecatedAppArmorBetaProfileNamePrefix)
-		if local {
-			return &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeLocalhost, LocalhostProfile: &name}
-		}
-		return nil
-	}
-	if sc := pod.Spec.SecurityContext; sc != nil {
-		return sc.AppArmorProfile
-	}
-	return nil
 }

@@ -38,6 +38,7 @@ import (
 	"kubelet/internal/podspec"
 	"kubelet/internal/preflight"
 	"kubelet/internal/security/podsecurity"
+	"kubelet/internal/security/userns"
 	"kubelet/internal/stats"
 	"kubelet/internal/status"
 	"kubelet/internal/volume"
@@ -63,6 +64,8 @@ type Agent struct {
 	logs     *criconfig.Logs
 	logFiles *logs.Reader
 	rotator  *logs.Rotator
+	configs  *criconfig.Builder
+	userns   *userns.Allocator
 	lock     *preflight.Lock // nil without a lock file
 	desired  *desired.Table
 	observed *observed.Table
@@ -146,6 +149,9 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	if a.logFiles, err = logs.NewReader(logs.ReaderConfig{Table: a.observed, PodLogsDir: cfg.Kubelet.PodLogsDir}); err != nil {
 		return nil, fmt.Errorf("set up container logs: %w", err)
 	}
+	if err := a.newUserNamespaces(ctx); err != nil {
+		return nil, err
+	}
 
 	// The way out.
 	if err := a.newStatuses(); err != nil {
@@ -176,8 +182,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up images: %w", err)
 	}
-	configs, err := criconfig.New(a.criConfig(images, report))
-	if err != nil {
+	if a.configs, err = criconfig.New(a.criConfig(images, report)); err != nil {
 		return nil, fmt.Errorf("set up container configuration: %w", err)
 	}
 	if a.pleg, err = pleg.New(a.plegConfig()); err != nil {
@@ -205,7 +210,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 		Statuses: a.writer, Events: a.recorder, Explain: a.explain,
 		Steps: &lifecycle.Steps{
 			Runtime: a.runtime, Refresher: a.pleg, Volumes: a.volumes, Images: images, Cgroups: a.cgroups,
-			Configs: configs, Logs: a.logs, Statuses: a.writer, Events: a.recorder, Metrics: starts,
+			Configs: a.configs, Logs: a.logs, Statuses: a.writer, Events: a.recorder, Metrics: starts,
 			Gate: newGate(), IsUnknown: cri.IsUnknown, NextRefresh: a.volumes.NextRefresh, PodIPs: a.podIPs,
 		},
 		Leftovers:     a.leftovers,
@@ -249,6 +254,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.runtime.Close()
 	defer a.stats.Close()
 
+	a.configs.CheckResolvConf()
 	parts := []part{
 		{"node", a.node.Run},
 		{"pod lifecycle events", a.pleg.Run},

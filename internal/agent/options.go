@@ -13,9 +13,11 @@ import (
 	"github.com/opencontainers/cgroups"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	utilversion "k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/component-base/version"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
@@ -29,6 +31,7 @@ import (
 	"kubelet/internal/logs"
 	"kubelet/internal/node"
 	"kubelet/internal/preflight"
+	"kubelet/internal/security/userns"
 )
 
 func preflightConfig(cfg *config.Config) preflight.Config {
@@ -224,13 +227,17 @@ func (a *Agent) criConfig(images *image.Puller, report preflight.Report) criconf
 		ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, ResolverConfig: deref(k.ResolverConfig, ""),
 		CPUCFSQuota: deref(k.CPUCFSQuota, true), CPUCFSQuotaPeriod: cfsPeriod(k),
 		CgroupV2: report.CgroupV2, SingleProcessOOMKill: deref(k.SingleProcessOOMKill, !report.CgroupV2),
-		SeccompDefault:    a.cfg.Flags.SeccompDefault || deref(k.SeccompDefault, false),
-		MemoryCapacity:    memoryCapacity(a.node.Node()),
-		HugePageSizes:     cgroups.HugePageSizes(),
-		DefaultSysctls:    k.DefaultPodSysctls,
-		SELinux:           selinuxEnabled(),
-		RecursiveReadOnly: a.recursiveReadOnly,
-		Images:            images, Events: a.recorder, ImageVolumes: a.imageVolumes,
+		SeccompDefault: a.cfg.Flags.SeccompDefault || deref(k.SeccompDefault, false),
+		MemoryCapacity: memoryCapacity(a.node.Node()),
+		HugePageSizes:  cgroups.HugePageSizes(),
+		DefaultSysctls: k.DefaultPodSysctls,
+		SELinux:        selinuxEnabled(),
+		Handler:        a.handler,
+		EnvFiles:       a.cfg.Gates.Enabled("EnvFiles"),
+		Swap:           swap(k, report),
+		UserNamespace:  a.userNamespace,
+		Images:         images, Events: a.recorder, ImageVolumes: a.imageVolumes,
+		NodeEvent:       func(reason, message string) { a.recorder.NodeEvent(v1.EventTypeWarning, reason, message) },
 		NodeAllocatable: a.allocatable, HostIPs: a.node.HostIPs,
 	}
 	if a.api != nil {
@@ -269,14 +276,73 @@ func selinuxEnabled() bool {
 	return err == nil
 }
 
-// recursiveReadOnly says whether a runtime handler can mount so.
-func (a *Agent) recursiveReadOnly(handler string) bool {
-	for _, h := range a.node.Node().Status.RuntimeHandlers {
-		if h.Name == handler && h.Features != nil {
-			return deref(h.Features.RecursiveReadOnlyMounts, false)
+// handler says what a runtime handler can do, by the node's status or, before
+// there is one, by the runtime itself.
+func (a *Agent) handler(ctx context.Context, name string) (criconfig.HandlerFeatures, error) {
+	if n := a.node.Node(); n.Status.NodeInfo.ContainerRuntimeVersion != "" {
+		for _, h := range n.Status.RuntimeHandlers {
+			if h.Name == name && h.Features != nil {
+				return criconfig.HandlerFeatures{
+					RecursiveReadOnly: deref(h.Features.RecursiveReadOnlyMounts, false),
+					UserNamespaces:    deref(h.Features.UserNamespaces, false),
+				}, nil
+			}
+		}
+		return criconfig.HandlerFeatures{}, nil
+	}
+	status, err := a.runtime.Status(ctx, false)
+	if err != nil {
+		return criconfig.HandlerFeatures{}, err
+	}
+	for _, h := range status.GetRuntimeHandlers() {
+		if h.GetName() == name {
+			return criconfig.HandlerFeatures{
+				RecursiveReadOnly: h.GetFeatures().GetRecursiveReadOnlyMounts(),
+				UserNamespaces:    h.GetFeatures().GetUserNamespaces(),
+			}, nil
 		}
 	}
-	return false
+	return criconfig.HandlerFeatures{}, nil
+}
+
+// newUserNamespaces makes the table of pods' user and group ids.
+func (a *Agent) newUserNamespaces(ctx context.Context) (err error) {
+	perPod := int64(userns.Unit)
+	if u := a.cfg.Kubelet.UserNamespaces; u != nil && u.IDsPerPod != nil {
+		perPod = *u.IDsPerPod // validated by package config
+	}
+	ids, err := userns.NodeIDs(ctx, uint32(perPod))
+	if err != nil {
+		return err
+	}
+	a.userns, err = userns.New(userns.Config{
+		PodsDir: filepath.Join(a.cfg.Flags.RootDir, "pods"), IDs: ids, PerPod: uint32(perPod), MaxPods: a.cfg.Kubelet.MaxPods,
+		SandboxPid: a.sandboxPid,
+	})
+	return err
+}
+
+func (a *Agent) userNamespace(pod *v1.Pod) (*runtimeapi.UserNamespace, error) {
+	return a.userns.Mapping(context.Background(), pod.UID)
+}
+
+// sandboxPid is the first process of a pod's sandbox, 0 if none is known to
+// run.
+func (a *Agent) sandboxPid(uid types.UID) int {
+	for _, s := range a.observed.Get(uid).Sandboxes {
+		if s.Pid > 0 {
+			return s.Pid
+		}
+	}
+	return 0
+}
+
+func swap(k *kubeletconfig.KubeletConfiguration, report preflight.Report) criconfig.Swap {
+	return criconfig.Swap{
+		Controller: report.SwapController,
+		Limited:    k.MemorySwap.SwapBehavior == "LimitedSwap",
+		Capacity:   report.SwapTotal,
+	}
 }
 
 func memoryCapacity(n *v1.Node) int64 {

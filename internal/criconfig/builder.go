@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -61,6 +62,14 @@ type Swap struct {
 	Capacity int64
 }
 
+// HandlerFeatures are what not every runtime handler can do.
+type HandlerFeatures struct {
+	// RecursiveReadOnly mounts (KEP-3857).
+	RecursiveReadOnly bool
+	// UserNamespaces with mounts whose owners are mapped (KEP-127).
+	UserNamespaces bool
+}
+
 // Config says what a Builder is made of.
 type Config struct {
 	// Root is the kubelet's directory (/var/lib/kubelet).
@@ -114,13 +123,17 @@ type Config struct {
 	ImageVolumes func(ctx context.Context) error
 	// Events may be nil.
 	Events Events
+	// NodeEvent takes a warning about the node; nil for none. It never blocks.
+	NodeEvent func(reason, message string)
 	// NodeAllocatable is the default of resourceFieldRef limits.
 	NodeAllocatable func() v1.ResourceList
 	// HostIPs of the node, primary first; empty while unknown.
 	HostIPs func() []string
-	// RecursiveReadOnly says whether a runtime handler can mount recursively
-	// read-only; nil for never.
-	RecursiveReadOnly func(handler string) bool
+	// Handler says what a runtime handler can do ("" is the default one); nil
+	// for nothing.
+	Handler func(ctx context.Context, name string) (HandlerFeatures, error)
+	// EnvFiles lets variables come from files (feature gate EnvFiles).
+	EnvFiles bool
 	// UserNamespace gives the id mapping of a pod with hostUsers: false; nil
 	// if the node has none to give.
 	UserNamespace func(pod *v1.Pod) (*runtimeapi.UserNamespace, error)
@@ -130,6 +143,8 @@ type Config struct {
 type Builder struct {
 	Config
 	maskedPaths []string
+	// resolver is the content of ResolverConfig that was checked last.
+	resolver atomic.Pointer[string]
 }
 
 // New checks the config and returns a builder.
@@ -171,6 +186,7 @@ func New(c Config) (*Builder, error) {
 // Reasons of a container's waiting state that this package gives.
 const (
 	reasonContainerConfig = "CreateContainerConfigError"
+	reasonContainer       = "CreateContainerError"
 	reasonSandbox         = "CreatePodSandboxError"
 )
 
@@ -188,14 +204,52 @@ func (b *Builder) warn(pod *v1.Pod, reason, message string) {
 	}
 }
 
+func (b *Builder) warnNode(reason, message string) {
+	if b.NodeEvent != nil {
+		b.NodeEvent(reason, message)
+	}
+}
+
 // podDir is the directory of everything that the kubelet keeps for the pod.
 func (b *Builder) podDir(pod *v1.Pod) string {
 	return filepath.Join(b.Root, "pods", string(pod.UID))
 }
 
 // RuntimeHandler resolves the pod's RuntimeClass; "" is the runtime's default.
-// A class that is missing is an *Error: somebody has to create it.
+// A class that is missing, or that cannot do what the pod needs, is an *Error:
+// somebody has to create or change it.
 func (b *Builder) RuntimeHandler(ctx context.Context, pod *v1.Pod) (string, error) {
+	handler, err := b.lookUpHandler(ctx, pod)
+	if err != nil || !podspec.OwnUsers(pod) {
+		return handler, err
+	}
+	features, err := b.features(ctx, handler)
+	if err != nil {
+		return "", err
+	}
+	if !features.UserNamespaces {
+		what := "the container runtime"
+		if handler != "" {
+			what = fmt.Sprintf("the container runtime's handler %q", handler)
+		}
+		return "", sandboxErrorf("hostUsers: false: %s does not support user namespaces; it takes containerd 2.0 or CRI-O 1.25, "+
+			"with runc 1.2 or crun 1.9. Remove hostUsers, or run the pod on another node", what)
+	}
+	return handler, nil
+}
+
+func (b *Builder) features(ctx context.Context, handler string) (HandlerFeatures, error) {
+	if b.Handler == nil {
+		return HandlerFeatures{}, nil
+	}
+	features, err := b.Handler(ctx, handler)
+	if err != nil {
+		return HandlerFeatures{}, fmt.Errorf("ask what runtime handler %q can do: %w", handler, err)
+	}
+	return features, nil
+}
+
+func (b *Builder) lookUpHandler(ctx context.Context, pod *v1.Pod) (string, error) {
 	class := pod.Spec.RuntimeClassName
 	if class == nil || *class == "" {
 		return "", nil

@@ -66,7 +66,7 @@ func TestUserErrors(t *testing.T) {
 		{"no key", func(c *cluster, container *v1.Container) {
 			c.secrets["default/creds"] = &v1.Secret{}
 			container.Env = []v1.EnvVar{{Name: "X", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: v1.LocalObjectReference{Name: "creds"}, Key: "pw"}}}}
-		}, []string{"X", `secret "creds"`, `"pw"`}},
+		}, []string{"X", "couldn't find key pw in Secret default/creds"}},
 		{"envFrom", func(_ *cluster, c *v1.Container) {
 			c.EnvFrom = []v1.EnvFromSource{{SecretRef: &v1.SecretEnvSource{LocalObjectReference: v1.LocalObjectReference{Name: "creds"}}}}
 		}, []string{`secret "creds"`}},
@@ -90,15 +90,24 @@ func TestUserErrors(t *testing.T) {
 		{"recursive but writable", volume(v1.VolumeMount{Name: "v", MountPath: "/v", RecursiveReadOnly: ptr(v1.RecursiveReadOnlyEnabled)}), []string{"readOnly: true"}},
 		{"block device", func(_ *cluster, c *v1.Container) { c.VolumeDevices = []v1.VolumeDevice{{Name: "v"}} }, []string{"volumeDevices"}},
 		{"root user", security(v1.SecurityContext{RunAsNonRoot: ptr(true), RunAsUser: ptr[int64](0)}), []string{"runAsUser"}},
-		{"root image", security(v1.SecurityContext{RunAsNonRoot: ptr(true)}), []string{"nginx:1.27", "root"}},
+		{"root image", security(v1.SecurityContext{RunAsNonRoot: ptr(true)}), []string{"container has runAsNonRoot and image will run as root", "nginx:1.27"}},
 		{"named user", func(c *cluster, container *v1.Container) {
 			c.imageUser = "www"
 			container.SecurityContext = &v1.SecurityContext{RunAsNonRoot: ptr(true)}
-		}, []string{`"www"`, "runAsUser"}},
+		}, []string{"image has non-numeric user (www), cannot verify user is non-root", "runAsUser"}},
+		{"odd user", func(c *cluster, container *v1.Container) {
+			c.imageUID = ptr[int64](1 << 33)
+			container.SecurityContext = &v1.SecurityContext{RunAsNonRoot: ptr(true)}
+		}, []string{"8589934592", "runAsUser"}},
+		{"zero byte", func(_ *cluster, c *v1.Container) { c.Env = []v1.EnvVar{{Name: "X", Value: "a\x00b"}} }, []string{`"X"`, "zero byte"}},
+		{"field of another version", envFrom(v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{APIVersion: "v2", FieldPath: "metadata.name"}}), []string{"X", `"v2"`}},
+		{"server does not answer", func(c *cluster, container *v1.Container) {
+			c.err = errors.New("connection refused")
+			container.Env = []v1.EnvVar{{Name: "X", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: v1.LocalObjectReference{Name: "creds"}, Key: "pw"}}}}
+		}, []string{"X", "connection refused"}},
 		{"seccomp without file", security(v1.SecurityContext{SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeLocalhost}}), []string{"localhostProfile"}},
 		{"seccomp leads out", security(v1.SecurityContext{SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeLocalhost, LocalhostProfile: ptr("../../etc/shadow")}}), []string{"../../etc/shadow"}},
 		{"apparmor", security(v1.SecurityContext{AppArmorProfile: &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeLocalhost}}), []string{"localhostProfile"}},
-		{"user namespace", func(c *cluster, _ *v1.Container) { c.pod.Spec.HostUsers = ptr(false) }, []string{"hostUsers"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := container(t, c.edit)
@@ -127,7 +136,6 @@ func TestSandboxUserErrors(t *testing.T) {
 		{"fqdn", func(s *v1.PodSpec) {
 			s.Hostname, s.Subdomain, s.SetHostnameAsFQDN = strings.Repeat("h", 40), strings.Repeat("s", 40), ptr(true)
 		}, "setHostnameAsFQDN"},
-		{"user namespace", func(s *v1.PodSpec) { s.HostUsers = ptr(false) }, "hostUsers"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			content, err := os.ReadFile("testdata/minimal.yaml")
@@ -157,6 +165,81 @@ func TestRuntimeHandler(t *testing.T) {
 	_, err := b.RuntimeHandler(t.Context(), pod)
 	if e := asUserError(t, err); !strings.Contains(e.Message, "kata") {
 		t.Error(e)
+	}
+}
+
+// A pod with users of its own does not start where the runtime cannot map
+// them: it would run with the node's.
+func TestRuntimeHandlerWithoutUserNamespaces(t *testing.T) {
+	pod := &v1.Pod{Spec: v1.PodSpec{HostUsers: ptr(false)}}
+	c := &cluster{}
+	if _, err := node(t, c).RuntimeHandler(t.Context(), pod); err != nil {
+		t.Error(err)
+	}
+	c.oldRuntime = true
+	_, err := node(t, c).RuntimeHandler(t.Context(), pod)
+	if e := asUserError(t, err); e.Reason != "CreatePodSandboxError" || !strings.Contains(e.Message, "hostUsers: false: the container runtime does not support user namespaces") {
+		t.Error(e)
+	}
+	c.oldRuntime = false
+	pod.Spec.RuntimeClassName = ptr("gvisor")
+	_, err = node(t, c).RuntimeHandler(t.Context(), pod)
+	if e := asUserError(t, err); !strings.Contains(e.Message, `handler "runsc"`) {
+		t.Error(e)
+	}
+	c.handlerErr = errors.New("the runtime restarts")
+	if _, err = node(t, c).RuntimeHandler(t.Context(), pod); !errors.Is(err, c.handlerErr) {
+		t.Errorf("got %v", err)
+	}
+	pod.Spec.HostUsers = nil
+	if h, err := node(t, c).RuntimeHandler(t.Context(), pod); h != "runsc" || err != nil {
+		t.Errorf("a pod with the node's users: %q, %v", h, err)
+	}
+}
+
+// A profile that is not on the node is what upstream finds out from the
+// runtime, hence its reason.
+func TestSeccompProfileThatIsNotThere(t *testing.T) {
+	_, err := container(t, func(_ *cluster, c *v1.Container) {
+		c.SecurityContext = &v1.SecurityContext{SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeLocalhost, LocalhostProfile: ptr("missing.json")}}
+	})
+	if e := asUserError(t, err); e.Reason != "CreateContainerError" || !strings.Contains(e.Message, "/seccomp/missing.json") {
+		t.Error(e)
+	}
+}
+
+// The node's resolver file is checked at the start and after each change.
+func TestResolvConfLimits(t *testing.T) {
+	content, err := os.ReadFile("testdata/minimal.yaml")
+	must(t, err)
+	c := load(t, content)
+	b := node(t, c)
+	b.CheckResolvConf()
+	for _, change := range []struct{ content, want string }{
+		{"search " + strings.Repeat("a.example ", 30), "30 names, and pods can have 29"},
+		{"search " + strings.Repeat("a", 254), "254 characters, more than 253"},
+		{"search " + strings.Repeat(strings.Repeat("a", 200)+" ", 11), "2210 characters, more than 2048"},
+		{"nameserver\n", "nameserver without an address"},
+		{"nameserver 10.1.1.1\n", ""},
+	} {
+		before := len(c.nodeEvents)
+		must(t, os.WriteFile(b.ResolverConfig, []byte(change.content), 0o644))
+		for range 3 { // three pods
+			_, _ = b.Sandbox(c.pod, 0, "/p")
+		}
+		told := c.nodeEvents[before:]
+		if change.want == "" && len(told) == 0 {
+			continue
+		}
+		if len(told) != 1 || !strings.HasPrefix(told[0], "CheckLimitsForResolvConf ") || !strings.Contains(told[0], change.want) {
+			t.Errorf("%.40q: told %q, want %q once", change.content, told, change.want)
+		}
+	}
+	must(t, os.Remove(b.ResolverConfig))
+	before := len(c.nodeEvents)
+	b.CheckResolvConf()
+	if told := c.nodeEvents[before:]; len(told) != 1 || !strings.Contains(told[0], "no such file") {
+		t.Errorf("a missing file: %q", told)
 	}
 }
 

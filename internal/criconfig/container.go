@@ -3,6 +3,7 @@ package criconfig
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,9 +22,16 @@ import (
 // time, so it must not be asked again once the container was created. It is
 // asked for one container of a pod at a time.
 //
-// What somebody has to mend in the pod, or in an object it refers to, is an
-// *Error.
+// Errors are *Error.
 func (b *Builder) Container(ctx context.Context, in ContainerInput) (*runtimeapi.ContainerConfig, error) {
+	config, err := b.container(ctx, in)
+	if _, ok := errors.AsType[*Error](err); err != nil && !ok {
+		err = &Error{Reason: reasonContainerConfig, Message: err.Error(), Err: err}
+	}
+	return config, err
+}
+
+func (b *Builder) container(ctx context.Context, in ContainerInput) (*runtimeapi.ContainerConfig, error) {
 	pod, c := in.Pod, in.Container
 	if len(c.VolumeDevices) > 0 {
 		return nil, containerErrorf("volumeDevices (raw block volumes) are not supported by this kubelet yet")
@@ -37,16 +45,20 @@ func (b *Builder) Container(ctx context.Context, in ContainerInput) (*runtimeapi
 	if err != nil {
 		return nil, err
 	}
-	handler := ""
+	var can HandlerFeatures
 	if wantsRecursiveReadOnly(c) {
-		if handler, err = b.RuntimeHandler(ctx, pod); err != nil {
+		handler, err := b.lookUpHandler(ctx, pod)
+		if err != nil {
+			return nil, asContainerError(err)
+		}
+		if can, err = b.features(ctx, handler); err != nil {
 			return nil, err
 		}
 	}
 	if in.sources, err = b.sources(ctx, in, env); err != nil {
 		return nil, err
 	}
-	mounts, err := b.mounts(in, handler)
+	mounts, err := b.mounts(in, can.RecursiveReadOnly)
 	if err != nil {
 		return nil, err
 	}

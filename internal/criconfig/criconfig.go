@@ -38,13 +38,19 @@ type ContainerInput struct {
 	sources map[*v1.VolumeMount]source
 }
 
-// Error is a problem of the spec, or of an object it refers to, that keeps a
-// container from being created until somebody mends it.
+// Error is why a container cannot be created: a problem of the spec, or of an
+// object or file that it refers to, which somebody has to mend, or something
+// that could not be read and may be readable later.
 type Error struct {
 	// Reason for the container's waiting state, for example
 	// CreateContainerConfigError or CreateContainerError.
 	Reason  string
 	Message string
+	// Err is the cause, if there is one.
+	Err error
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Reason, e.Message) }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }

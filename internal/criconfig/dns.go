@@ -39,8 +39,9 @@ func (b *Builder) dns(pod *v1.Pod) (*runtimeapi.DNSConfig, error) {
 		}
 	}
 	if cluster && len(b.ClusterDNS) == 0 {
-		b.warn(pod, "MissingClusterDNS", fmt.Sprintf(
-			"clusterDNS is not configured on this node: dnsPolicy %s falls back to %s", policy, v1.DNSDefault))
+		message := fmt.Sprintf("clusterDNS is not configured on this node: dnsPolicy %s falls back to %s", policy, v1.DNSDefault)
+		b.warn(pod, "MissingClusterDNS", message)
+		b.warnNode("MissingClusterDNS", message)
 		cluster = false
 	}
 	switch {
@@ -74,16 +75,82 @@ func (b *Builder) nodeDNS() (*runtimeapi.DNSConfig, error) {
 	if b.ResolverConfig == "" {
 		return &runtimeapi.DNSConfig{}, nil
 	}
-	f, err := os.Open(b.ResolverConfig)
+	content, err := b.readResolvConf()
 	if err != nil {
-		return nil, fmt.Errorf("read resolvConf: %w", err)
+		return nil, err
 	}
-	defer f.Close()
-	dns, err := parseResolvConf(f)
+	b.checkResolvConf(content)
+	dns, err := parseResolvConf(strings.NewReader(content))
 	if err != nil {
 		return nil, fmt.Errorf("read resolvConf %s: %w", b.ResolverConfig, err)
 	}
 	return dns, nil
+}
+
+func (b *Builder) readResolvConf() (string, error) {
+	f, err := os.Open(b.ResolverConfig)
+	if err != nil {
+		return "", fmt.Errorf("read resolvConf: %w", err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxResolvConf))
+	if err != nil {
+		return "", fmt.Errorf("read resolvConf %s: %w", b.ResolverConfig, err)
+	}
+	return string(content), nil
+}
+
+// CheckResolvConf warns about a node's resolver configuration that pods cannot
+// have in full. It is asked at the start; later changes of the file are looked
+// at when a pod needs it.
+func (b *Builder) CheckResolvConf() {
+	if b.ResolverConfig == "" {
+		return
+	}
+	content, err := b.readResolvConf()
+	if err != nil {
+		b.warnNode(reasonResolvConf, err.Error())
+		return
+	}
+	b.checkResolvConf(content)
+}
+
+// reasonResolvConf is the reason of the node's events about the file.
+const reasonResolvConf = "CheckLimitsForResolvConf"
+
+// checkResolvConf tells about a content once.
+func (b *Builder) checkResolvConf(content string) {
+	if old := b.resolver.Swap(&content); old != nil && *old == content {
+		return
+	}
+	if problem := resolvConfProblem(content, b.ClusterDomain != ""); problem != "" {
+		b.warnNode(reasonResolvConf, fmt.Sprintf("resolvConf %s: %s", b.ResolverConfig, problem))
+	}
+}
+
+// resolvConfProblem says what of the file does not fit into that of a pod,
+// where three names of the cluster come before those of the node.
+func resolvConfProblem(content string, cluster bool) string {
+	dns, err := parseResolvConf(strings.NewReader(content))
+	if err != nil {
+		return err.Error()
+	}
+	most := maxSearches
+	if cluster {
+		most -= 3
+	}
+	if n := len(dns.Searches); n > most {
+		return fmt.Sprintf("the search line has %d names, and pods can have %d of them", n, most)
+	}
+	for _, s := range dns.Searches {
+		if len(s) > validation.DNS1123SubdomainMaxLength {
+			return fmt.Sprintf("the search name %.40s... has %d characters, more than %d", s, len(s), validation.DNS1123SubdomainMaxLength)
+		}
+	}
+	if n := len(strings.Join(dns.Searches, " ")); n > maxSearchListLength {
+		return fmt.Sprintf("the search line has %d characters, more than %d", n, maxSearchListLength)
+	}
+	return ""
 }
 
 // parseResolvConf reads resolv.conf(5): nameservers add up, the last search

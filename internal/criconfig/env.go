@@ -80,7 +80,18 @@ func (b *Builder) environment(ctx context.Context, in ContainerInput) (*environm
 			env.set(v.Name, value)
 		}
 	}
-	return env, nil
+	return env, env.check()
+}
+
+// check refuses what no process can be given, with a better word for it than
+// the runtime's.
+func (e *environment) check() error {
+	for _, name := range e.names {
+		if strings.ContainsRune(name, 0) || strings.ContainsRune(e.values[name], 0) {
+			return containerErrorf("environment variable %q contains a zero byte, which the kernel does not take; mount it as a file instead", name)
+		}
+	}
+	return nil
 }
 
 // inVariable names the variable in the message of a user's error.
@@ -114,8 +125,10 @@ func (b *Builder) valueFrom(refs *references, in ContainerInput, from *v1.EnvVar
 	case from.SecretKeyRef != nil:
 		r := from.SecretKeyRef
 		return refs.secretKey(r.Name, r.Key, isTrue(r.Optional))
+	case from.FileKeyRef != nil && b.EnvFiles:
+		return fileKey(in.Mounts, from.FileKeyRef)
 	case from.FileKeyRef != nil:
-		return "", false, containerErrorf("fileKeyRef is not supported by this kubelet yet")
+		return "", false, containerErrorf("fileKeyRef needs the feature gate EnvFiles, which is off on this node")
 	default:
 		return "", false, containerErrorf("valueFrom names no source that this kubelet knows")
 	}
@@ -124,6 +137,9 @@ func (b *Builder) valueFrom(refs *references, in ContainerInput, from *v1.EnvVar
 // fieldValue gives a field of the pod. The addresses come from the sandbox,
 // which is newer than the status in the pod object.
 func (b *Builder) fieldValue(in ContainerInput, ref *v1.ObjectFieldSelector) (string, error) {
+	if v := ref.APIVersion; v != "" && v != "v1" {
+		return "", containerErrorf("fieldRef: apiVersion %q is not v1", v)
+	}
 	switch ref.FieldPath {
 	case "status.podIP":
 		if len(in.PodIPs) == 0 {
@@ -191,7 +207,7 @@ func (r *references) configMapKey(name, key string, optional bool) (string, bool
 	}
 	value, ok := m.Data[key]
 	if !ok && !optional {
-		return "", false, containerErrorf("configmap %q has no key %q; add it or mark the reference optional", name, key)
+		return "", false, containerErrorf("couldn't find key %s in ConfigMap %s/%s; add it or mark the reference optional", key, r.namespace, name)
 	}
 	return value, ok, nil
 }
@@ -203,7 +219,7 @@ func (r *references) secretKey(name, key string, optional bool) (string, bool, e
 	}
 	value, ok := s.Data[key]
 	if !ok && !optional {
-		return "", false, containerErrorf("secret %q has no key %q; add it or mark the reference optional", name, key)
+		return "", false, containerErrorf("couldn't find key %s in Secret %s/%s; add it or mark the reference optional", key, r.namespace, name)
 	}
 	return string(value), ok, nil
 }

@@ -39,6 +39,10 @@ type cluster struct {
 	events     []string
 	imageUID   *int64
 	imageUser  string
+	err        error // of reading objects
+	oldRuntime bool  // that can do nothing special
+	handlerErr error
+	nodeEvents []string
 }
 
 func (c *cluster) ConfigMap(_ context.Context, ns, name string) (*v1.ConfigMap, error) {
@@ -49,6 +53,9 @@ func (c *cluster) ConfigMap(_ context.Context, ns, name string) (*v1.ConfigMap, 
 }
 
 func (c *cluster) Secret(_ context.Context, ns, name string) (*v1.Secret, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
 	if o := c.secrets[ns+"/"+name]; o != nil {
 		return o, nil
 	}
@@ -80,6 +87,17 @@ func (c *cluster) ImageUser(context.Context, string) (*int64, string, error) {
 
 func (c *cluster) Event(_ *v1.Pod, _, eventType, reason, message string) {
 	c.events = append(c.events, fmt.Sprintf("%s %s %s", eventType, reason, message))
+}
+
+func (c *cluster) NodeEvent(reason, message string) {
+	c.nodeEvents = append(c.nodeEvents, reason+" "+message)
+}
+
+func (c *cluster) Handler(_ context.Context, name string) (HandlerFeatures, error) {
+	if c.handlerErr != nil {
+		return HandlerFeatures{}, c.handlerErr
+	}
+	return HandlerFeatures{RecursiveReadOnly: !c.oldRuntime, UserNamespaces: !c.oldRuntime && name == ""}, nil
 }
 
 func load(t *testing.T, content []byte) *cluster {
@@ -126,6 +144,8 @@ func node(t *testing.T, c *cluster) *Builder {
 	root := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(root, "resolv.conf"), []byte(resolvConf), 0o644))
 	must(t, os.WriteFile(filepath.Join(root, "hosts"), []byte("127.0.0.1 localhost\n10.70.0.2 node-1\n"), 0o644))
+	must(t, os.MkdirAll(filepath.Join(root, "seccomp/profiles"), 0o755))
+	must(t, os.WriteFile(filepath.Join(root, "seccomp/profiles/audit.json"), []byte("{}"), 0o644))
 	must(t, os.MkdirAll(filepath.Join(root, "sys/devices/system/cpu/cpu0/thermal_throttle"), 0o755))
 	b, err := New(Config{
 		Root:              root,
@@ -149,8 +169,14 @@ func node(t *testing.T, c *cluster) *Builder {
 		NodeAllocatable: func() v1.ResourceList {
 			return v1.ResourceList{v1.ResourceMemory: resource.MustParse("3Gi"), v1.ResourceCPU: resource.MustParse("2")}
 		},
-		HostIPs:           func() []string { return []string{"10.70.0.2", "fd00::2"} },
-		RecursiveReadOnly: func(string) bool { return true },
+		HostIPs:   func() []string { return []string{"10.70.0.2", "fd00::2"} },
+		Handler:   c.Handler,
+		NodeEvent: c.NodeEvent,
+		EnvFiles:  true,
+		UserNamespace: func(*v1.Pod) (*runtimeapi.UserNamespace, error) {
+			ids := []*runtimeapi.IDMapping{{HostId: 131072, Length: 65536}}
+			return &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: ids, Gids: ids}, nil
+		},
 	})
 	must(t, err)
 	return b

@@ -12,12 +12,12 @@ const containerHosts = "/etc/hosts"
 
 // mounts lists the container's volumes in spec order, then the files that the
 // kubelet keeps for it: the hosts file and the termination message.
-func (b *Builder) mounts(in ContainerInput, handler string) ([]*runtimeapi.Mount, error) {
+func (b *Builder) mounts(in ContainerInput, canRecurse bool) ([]*runtimeapi.Mount, error) {
 	pod, c := in.Pod, in.Container
 	mounts := make([]*runtimeapi.Mount, 0, len(c.VolumeMounts)+2)
 	ownHosts := len(in.PodIPs) > 0 || pod.Spec.HostNetwork
 	for i := range c.VolumeMounts {
-		m, err := b.mount(in, &c.VolumeMounts[i], handler)
+		m, err := b.mount(in, &c.VolumeMounts[i], canRecurse)
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +59,7 @@ func (b *Builder) mounts(in ContainerInput, handler string) ([]*runtimeapi.Mount
 	return mounts, nil
 }
 
-func (b *Builder) mount(in ContainerInput, m *v1.VolumeMount, handler string) (*runtimeapi.Mount, error) {
+func (b *Builder) mount(in ContainerInput, m *v1.VolumeMount, canRecurse bool) (*runtimeapi.Mount, error) {
 	volume, ok := in.Mounts[m.Name]
 	if !ok {
 		return nil, containerErrorf("volume mount %q: the pod has no volume of that name that is set up", m.Name)
@@ -72,7 +72,7 @@ func (b *Builder) mount(in ContainerInput, m *v1.VolumeMount, handler string) (*
 	if err != nil {
 		return nil, err
 	}
-	recursive, err := b.recursiveReadOnly(m, handler)
+	recursive, err := recursiveReadOnly(m, canRecurse)
 	if err != nil {
 		return nil, err
 	}
@@ -122,8 +122,9 @@ func wantsRecursiveReadOnly(c *v1.Container) bool {
 	return false
 }
 
-// recursiveReadOnly resolves the mode of KEP-3857.
-func (b *Builder) recursiveReadOnly(m *v1.VolumeMount, handler string) (bool, error) {
+// recursiveReadOnly resolves the mode of KEP-3857; supported says what the
+// runtime can do.
+func recursiveReadOnly(m *v1.VolumeMount, supported bool) (bool, error) {
 	if m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == v1.RecursiveReadOnlyDisabled {
 		return false, nil
 	}
@@ -133,7 +134,6 @@ func (b *Builder) recursiveReadOnly(m *v1.VolumeMount, handler string) (bool, er
 	if p := m.MountPropagation; p != nil && *p != v1.MountPropagationNone {
 		return false, containerErrorf("volume mount %q: recursiveReadOnly needs mountPropagation None, not %s", m.Name, *p)
 	}
-	supported := b.RecursiveReadOnly != nil && b.RecursiveReadOnly(handler)
 	switch *m.RecursiveReadOnly {
 	case v1.RecursiveReadOnlyIfPossible:
 		return supported, nil

@@ -12,6 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kubelet/internal/cri"
+	"kubelet/internal/podspec"
 )
 
 // Sandbox returns the config of the pod's sandbox. The attempt goes into its
@@ -102,7 +103,7 @@ func (b *Builder) namespaces(pod *v1.Pod) (*runtimeapi.NamespaceOption, error) {
 	case pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace:
 		ns.Pid = runtimeapi.NamespaceMode_POD
 	}
-	if pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
+	if !podspec.OwnUsers(pod) {
 		return ns, nil
 	}
 	if b.UserNamespace == nil {
@@ -165,7 +166,7 @@ func ownsSysctl(pod *v1.Pod, name string) bool {
 	case strings.HasPrefix(name, "net."):
 		return !pod.Spec.HostNetwork
 	case strings.HasPrefix(name, "user."):
-		return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers
+		return podspec.OwnUsers(pod)
 	}
 	return false
 }

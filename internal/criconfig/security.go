@@ -2,7 +2,10 @@ package criconfig
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -10,6 +13,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"kubelet/internal/podspec"
 )
 
 // containerSecurity is the container's security context over the pod's
@@ -49,7 +54,7 @@ func (b *Builder) containerSecurity(ctx context.Context, in ContainerInput) (*ru
 	if out.Seccomp, err = b.seccomp(first(sc.SeccompProfile, podSC.SeccompProfile)); err != nil {
 		return nil, err
 	}
-	if err := apparmor(apparmorProfile(pod, c), out); err != nil {
+	if err := apparmor(podspec.AppArmorProfile(pod, c), out); err != nil {
 		return nil, err
 	}
 	if sc.ProcMount == nil || *sc.ProcMount != v1.UnmaskedProcMount {
@@ -78,7 +83,7 @@ func first[T any](container, pod *T) *T {
 func (b *Builder) user(ctx context.Context, in ContainerInput, out *runtimeapi.LinuxContainerSecurityContext, nonRoot bool) error {
 	if u := out.RunAsUser; u != nil {
 		if nonRoot && u.Value == 0 {
-			return containerErrorf("runAsNonRoot is set and runAsUser is 0; change one of them")
+			return containerErrorf("container's runAsUser breaks non-root policy: runAsNonRoot is set and runAsUser is 0; change one of them")
 		}
 		return nil
 	}
@@ -88,17 +93,17 @@ func (b *Builder) user(ctx context.Context, in ContainerInput, out *runtimeapi.L
 	}
 	if uid != nil {
 		if nonRoot && *uid == 0 {
-			return containerErrorf("runAsNonRoot is set and image %s runs as root; set runAsUser", in.Container.Image)
+			return containerErrorf("container has runAsNonRoot and image will run as root: %s names no other user; set runAsUser", in.Container.Image)
 		}
 		if errs := validation.IsValidUserID(*uid); nonRoot && len(errs) > 0 {
-			return containerErrorf("image %s runs as user %d: %s", in.Container.Image, *uid, strings.Join(errs, "; "))
+			return containerErrorf("container has runAsNonRoot and image has an invalid user id (%d): %s; set runAsUser", *uid, strings.Join(errs, "; "))
 		}
 		out.RunAsUser = &runtimeapi.Int64Value{Value: *uid}
 		return nil
 	}
 	if nonRoot && name != "" {
-		return containerErrorf("runAsNonRoot is set and image %s names its user %q: only a number can be checked; set runAsUser",
-			in.Container.Image, name)
+		return containerErrorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root; set runAsUser to the number of that user in %s",
+			name, in.Container.Image)
 	}
 	out.RunAsUsername = name
 	return nil
@@ -133,35 +138,17 @@ func (b *Builder) seccomp(p *v1.SeccompProfile) (*runtimeapi.SecurityProfile, er
 		if !filepath.IsLocal(*p.LocalhostProfile) {
 			return nil, containerErrorf("seccompProfile localhostProfile %q leads out of the profiles' directory", *p.LocalhostProfile)
 		}
-		return &runtimeapi.SecurityProfile{
-			ProfileType:  runtimeapi.SecurityProfile_Localhost,
-			LocalhostRef: filepath.Join(b.Root, "seccomp", *p.LocalhostProfile),
-		}, nil
+		file := filepath.Join(b.Root, "seccomp", *p.LocalhostProfile)
+		if info, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return nil, &Error{Reason: reasonContainer, Message: fmt.Sprintf(
+				"cannot load seccomp profile %q: this node has no such file; put it there, or change localhostProfile", file)}
+		} else if err == nil && !info.Mode().IsRegular() {
+			return nil, &Error{Reason: reasonContainer, Message: fmt.Sprintf("cannot load seccomp profile %q: it is no file", file)}
+		}
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: file}, nil
 	default:
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
 	}
-}
-
-// apparmorProfile is the container's profile: its field, else the annotation
-// that older manifests use, else the pod's field.
-func apparmorProfile(pod *v1.Pod, c *v1.Container) *v1.AppArmorProfile {
-	if c.SecurityContext != nil && c.SecurityContext.AppArmorProfile != nil {
-		return c.SecurityContext.AppArmorProfile
-	}
-	if value, ok := pod.Annotations[v1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+c.Name]; ok {
-		switch name, local := strings.CutPrefix(value, v1.DeprecatedAppArmorBetaProfileNamePrefix); {
-		case value == v1.DeprecatedAppArmorBetaProfileRuntimeDefault:
-			return &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}
-		case value == v1.DeprecatedAppArmorBetaProfileNameUnconfined:
-			return &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeUnconfined}
-		case local:
-			return &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeLocalhost, LocalhostProfile: &name}
-		}
-	}
-	if pod.Spec.SecurityContext != nil {
-		return pod.Spec.SecurityContext.AppArmorProfile
-	}
-	return nil
 }
 
 // apparmor sets the profile, in the old string form as well: containerd

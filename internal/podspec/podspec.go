@@ -52,6 +52,10 @@ func IsStatic(pod *v1.Pod) bool {
 // IsHostNetwork says whether the pod shares the node's network namespace.
 func IsHostNetwork(pod *v1.Pod) bool { return pod.Spec.HostNetwork }
 
+// OwnUsers says whether the pod has a user namespace of its own
+// (hostUsers: false).
+func OwnUsers(pod *v1.Pod) bool { return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers }
+
 // systemCriticalPriority is the least priority of a system-critical pod
 // (scheduling.SystemCriticalPriority of the API).
 const systemCriticalPriority = 2_000_000_000

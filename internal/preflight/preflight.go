@@ -56,6 +56,10 @@ type Report struct {
 	CgroupV2 bool
 	// SwapOn is true if any swap device or file is in use.
 	SwapOn bool
+	// SwapTotal is the size of all of them, in bytes.
+	SwapTotal int64
+	// SwapController is true if the kernel accounts swap per cgroup.
+	SwapController bool
 	// TmpfsNoswap is true if tmpfs can be kept out of swap (mount option
 	// noswap, Linux 6.4, not in a user namespace).
 	TmpfsNoswap bool
@@ -88,6 +92,7 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 		checkUser,
 		checkCgroupVersion,
 		checkSwap,
+		checkSwapController,
 		checkKernelSettings,
 		checkOpenFiles,
 		checkOOMScore,

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -24,6 +26,9 @@ func checkSwap(_ context.Context, cfg *Config, r *Report) error {
 	for i, line := range strings.Split(text, "\n") {
 		if fields := strings.Fields(line); i > 0 && len(fields) > 0 {
 			names = append(names, fields[0])
+			if kib, err := strconv.ParseInt(field(fields, 2), 10, 64); err == nil {
+				r.SwapTotal += kib << 10
+			}
 		}
 	}
 	r.SwapOn = len(names) > 0
@@ -35,6 +40,36 @@ func checkSwap(_ context.Context, cfg *Config, r *Report) error {
 	case !r.TmpfsNoswap:
 		r.warn("swap is on (%s) and this kernel cannot keep tmpfs out of it: secrets and memory-backed volumes may reach the disk", strings.Join(names, ", "))
 	}
+	return nil
+}
+
+func field(fields []string, i int) string {
+	if i >= len(fields) {
+		return ""
+	}
+	return fields[i]
+}
+
+// checkSwapController looks for the file of the kubelet's own cgroup that
+// limits its swap (cgroup-v2 document, memory.swap.max; cgroup-v1/memory.rst,
+// memory.memsw.limit_in_bytes): the kernel may have been built or booted
+// without. The root cgroup never has it on version 2, and any other one tells
+// for all. It runs after the version of the cgroups is known.
+func checkSwapController(_ context.Context, cfg *Config, r *Report) error {
+	exists := func(path string) bool {
+		_, err := os.Stat(filepath.Join(cfg.Root, path))
+		return err == nil
+	}
+	if !r.CgroupV2 {
+		r.SwapController = exists("sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+		return nil
+	}
+	own, err := readLine(cfg.Root, "proc/self/cgroup")
+	if err != nil {
+		return nil // nothing to go by: swap is left alone
+	}
+	_, own, _ = strings.Cut(own, "::")
+	r.SwapController = exists(filepath.Join("sys/fs/cgroup", own, "memory.swap.max"))
 	return nil
 }
 

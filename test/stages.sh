@@ -39,7 +39,7 @@ privileged() {
 
 stage_setup() {
   need_root setup
-  test/setup/deps.sh packages containerd images
+  test/setup/deps.sh packages containerd runc images
   test/setup/controlplane.sh
   case " $stages " in *" v2 "* | *" setup ") test/guest/setup.sh ;; esac
 }

@@ -19,7 +19,8 @@ import (
 
 // The machine that tests run on may lack CAP_SYS_RESOURCE; hence
 // restrict_oom_score_adj. The second runtime is runc too: Debian 12's crun is
-// too old for the OCI version that containerd 2 writes.
+// too old for the OCI version that containerd 2 writes. It is Debian's runc,
+// which cannot map the owners of mounts.
 const containerdConfig2 = `version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -36,6 +37,7 @@ state = "/run/containerd"
   runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
   SystemdCgroup = ${SYSTEMD}
+  BinaryName = "${RUNC}"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.other]
   runtime_type = "io.containerd.runc.v2"
 `
@@ -76,6 +78,7 @@ func (n *Node) startRuntime(ctx context.Context, images []string) error {
 		config = containerdConfig1
 	}
 	config = strings.ReplaceAll(config, "${SYSTEMD}", strconv.FormatBool(n.systemdCgroups))
+	config = strings.ReplaceAll(config, "${RUNC}", runcBinary())
 	if err := n.WriteFile("/etc/containerd/config.toml", config, 0o644); err != nil {
 		return err
 	}
@@ -96,6 +99,16 @@ func (n *Node) startRuntime(ctx context.Context, images []string) error {
 		}
 	}
 	return nil
+}
+
+// runcBinary is the runc that containerd 2 uses: the one that test/setup
+// built, or where there is none (in the guest) Debian's.
+func runcBinary() string {
+	built, _ := filepath.Glob(filepath.Join(CacheDir(), "runc-*/bin/runc"))
+	if len(built) == 0 {
+		return "runc"
+	}
+	return built[len(built)-1]
 }
 
 // RestoreCNI writes the ordinary network configuration.

@@ -95,12 +95,20 @@ func run(out, busybox string) error {
 		},
 	}
 	if body, err := os.ReadFile(busybox); err == nil {
-		images = append(images, image{
+		shell := image{
 			file:  "busybox.tar",
 			names: []string{"registry.k8s.io/e2e-test-images/busybox:1.29-4", "docker.io/library/busybox:latest"},
 			cmd:   []string{"sh"},
 			files: append(skeleton(), busyboxFiles(busybox, body)...),
-		})
+		}
+		images = append(images, shell)
+		// The same with other users: one by number, one by name, one that is
+		// not in /etc/passwd.
+		for _, user := range []string{"1000", "app", "ghost"} {
+			other := shell
+			other.file, other.names, other.user = "user-"+user+".tar", []string{"localhost/test/user-" + user + ":1"}, user
+			images = append(images, other)
+		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read busybox: %w", err)
 	}
@@ -133,8 +141,9 @@ func build(pkg string) ([]byte, error) {
 func skeleton() []file {
 	return []file{
 		{path: "etc", mode: fs.ModeDir | 0o755},
-		{path: "etc/passwd", mode: 0o644, body: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")},
-		{path: "etc/group", mode: 0o644, body: []byte("root:x:0:\nnogroup:x:65534:\n")},
+		{path: "etc/passwd", mode: 0o644, body: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n" +
+			"app:x:1000:1000:app:/:/bin/sh\n")},
+		{path: "etc/group", mode: 0o644, body: []byte("root:x:0:\nnogroup:x:65534:\napp:x:1000:\nimage-group:x:50000:app\n")},
 		{path: "root", mode: fs.ModeDir | 0o700},
 		{path: "tmp", mode: fs.ModeDir | fs.ModeSticky | 0o777},
 		{path: "var", mode: fs.ModeDir | 0o755},

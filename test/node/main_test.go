@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/ptr"
+
 	"kubelet/test/harness"
 )
 
@@ -15,6 +18,18 @@ var (
 	node    *harness.Node
 	kubelet *harness.Kubelet
 )
+
+// noMkdir is a seccomp profile that forbids to make directories.
+const noMkdir = `{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+  "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}`
+
+// configure sets what the defaults leave off.
+func configure(c *kubeletconfig.KubeletConfiguration) {
+	c.SeccompDefault = ptr.To(true)
+	c.AllowedUnsafeSysctls = []string{"net.core.*"}
+	c.FeatureGates = map[string]bool{"DefaultPodSysctls": true}
+	c.DefaultPodSysctls = map[string]string{"net.ipv4.tcp_keepalive_time": "300"}
+}
 
 func TestMain(m *testing.M) {
 	harness.Main(m, func() (func(), error) {
@@ -25,7 +40,11 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			return nil, err
 		}
-		kubelet = node.NewKubelet(harness.KubeletOptions{})
+		if err := node.WriteFile("/var/lib/kubelet/seccomp/profiles/no-mkdir.json", noMkdir, 0o644); err != nil {
+			node.Close()
+			return nil, err
+		}
+		kubelet = node.NewKubelet(harness.KubeletOptions{Configure: configure})
 		if err := kubelet.StartAndWait(ctx); err != nil {
 			node.Close()
 			return nil, err

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Installs what node and cluster tests need and this machine lacks: Debian
-# packages, containerd 2.4.2 (built from its Go module), the test images.
+# packages, containerd 2.4.2 and runc 1.4.3 (built from their Go modules), the
+# test images.
 #   deps.sh  all of that
-#   deps.sh [packages] [containerd] [images] [compiler]  some of it
+#   deps.sh [packages] [containerd] [runc] [images] [compiler]  some of it
 . "$(dirname "$0")/lib.sh"
 
 # program:package, so that only what is missing is asked for.
@@ -59,6 +60,25 @@ containerd2() {
   mv "$dir.tmp" "$dir"
 }
 
+# runc: Debian's is too old to map the owners of mounts, which user namespaces
+# take. It needs a C compiler and libseccomp.
+runc() {
+  local dir=$CACHE/runc-$RUNC_VERSION missing=()
+  [ -x "$dir/bin/runc" ] && return
+  command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+  command -v pkg-config >/dev/null || missing+=(pkg-config)
+  [ -e /usr/include/seccomp.h ] || missing+=(libseccomp-dev)
+  install "${missing[@]}"
+  rm -rf "$dir.tmp"
+  mkdir -p "$dir.tmp/bin"
+  build_runc() {
+    cd "$dir.tmp" && GOBIN=$dir.tmp/bin GOFLAGS= CGO_ENABLED=1 go install -tags seccomp github.com/opencontainers/runc@v$RUNC_VERSION
+  }
+  step "building runc $RUNC_VERSION" build_runc
+  rm -rf "$dir"
+  mv "$dir.tmp" "$dir"
+}
+
 images() {
   local dir=$CACHE/images stamp
   stamp=$(cat "$ROOT"/test/images/main.go "$ROOT"/test/images/*/*.go | sha256sum | cut -c1-16)
@@ -71,10 +91,11 @@ images() {
 }
 
 command -v go >/dev/null || die "go is missing: install Go 1.26 or newer from https://go.dev/dl"
-for part in ${*:-packages containerd images}; do
+for part in ${*:-packages containerd runc images}; do
   case $part in
     packages) with_lock packages packages ;;
     containerd) with_lock containerd containerd2 ;;
+    runc) with_lock packages runc ;;
     images) with_lock images images ;;
     compiler) with_lock packages compiler ;;
     *) die "unknown part: $part" ;;

@@ -8,6 +8,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # of the work tree. Removing the folder is safe; it is filled again.
 CACHE=${KUBELET_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/kubelet-dev}
 CONTAINERD_VERSION=2.4.2
+RUNC_VERSION=1.4.3
 KUBERNETES_VERSION=v1.37.2
 mkdir -p "$CACHE"
 

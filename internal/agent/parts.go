@@ -343,7 +343,11 @@ func (a *Agent) newSources() (parts []part, err error) {
 }
 
 // manifestFeatures are the gates that static pods are validated with.
-func (a *Agent) manifestFeatures() source.Features { return source.DefaultFeatures() }
+func (a *Agent) manifestFeatures() source.Features {
+	f := source.DefaultFeatures()
+	f.UserNamespacesHostNetworkSupport = a.cfg.Gates.Enabled("UserNamespacesHostNetworkSupport")
+	return f
+}
 
 // runningStatic lists the static pods that the runtime has, so that they keep
 // their UID. It waits until the runtime was listed once.

@@ -28,7 +28,6 @@ func NotActedOn(pod *v1.Pod) []string {
 		return true
 	})
 	s := &pod.Spec
-	add(s.HostUsers != nil && !*s.HostUsers, "hostUsers")
 	add(len(s.ResourceClaims) > 0, "resourceClaims")
 	return fields
 }

@@ -265,7 +265,7 @@ func (s *Steps) startContainer(ctx context.Context, sc Scene, a Action, r *Resul
 		}
 		if err = s.Runtime.StartContainer(ctx, id); err != nil {
 			r.Reason = "RunContainerError"
-			return err
+			return criconfig.Refusal(criconfig.Start, err)
 		}
 		s.Events.Event(sc.Pod, a.Name, v1.EventTypeNormal, "Started", "Container started")
 		return s.linkLog(ctx, sc.Pod, a, id)
@@ -310,7 +310,7 @@ func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err 
 		return "", err
 	}
 	if id, err = s.Runtime.CreateContainer(ctx, a.SandboxID, config, sandboxConfig); err != nil {
-		return "", err
+		return "", criconfig.Refusal(criconfig.Create, err)
 	}
 	return id, nil
 }

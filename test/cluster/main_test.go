@@ -23,8 +23,10 @@ var (
 
 type kubeletConfig = kubeletconfig.KubeletConfiguration
 
-// nodeFlags are given to every kubelet of the node.
-var nodeFlags = []string{"--node-labels=test.example/label=yes"}
+// nodeFlags are given to every kubelet of the node. The many log files are for
+// a follower on a machine that is busy with other tests: what it has not read
+// must still be there.
+var nodeFlags = []string{"--node-labels=test.example/label=yes", "--container-log-max-size=10Mi", "--container-log-max-files=60"}
 
 func TestMain(m *testing.M) {
 	harness.Main(m, func() (func(), error) {

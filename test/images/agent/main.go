@@ -11,6 +11,7 @@
 //	agent wait-file FILE            wait until FILE exists, then end with 0
 //	agent env                       print the environment, sorted, then pause
 //	agent cat FILE...               print files, then pause
+//	agent lines BYTES PER_SECOND    print BYTES as numbered lines of 100 bytes, at that speed
 //	agent eat BYTES                 allocate and touch BYTES of memory, then pause
 //
 // Before the verb, "--record FILE" appends lines to FILE: "start NAME", "term
@@ -112,6 +113,12 @@ func main() {
 			os.Stdout.Write(b)
 		}
 		<-terms
+	case "lines":
+		bytes, err := strconv.Atoi(arg(args, 0))
+		check(err)
+		speed, err := strconv.Atoi(arg(args, 1))
+		check(err)
+		printLines(bytes, speed)
 	case "eat":
 		n, err := strconv.Atoi(arg(args, 0))
 		check(err)
@@ -125,6 +132,28 @@ func main() {
 		check(fmt.Errorf("unknown verb %q", verb))
 	}
 	note("end")
+}
+
+// printLines prints in pieces of 64 KiB, which do not end with lines.
+func printLines(bytes, perSecond int) {
+	const length, piece = 100, 64 << 10
+	var buf []byte
+	start, line := time.Now(), 0
+	for sent := 0; sent < bytes; {
+		for len(buf) < piece && (line+1)*length <= bytes {
+			buf = fmt.Appendf(buf, "%0*d\n", length-1, line)
+			line++
+		}
+		n := min(piece, len(buf))
+		if n == 0 {
+			return
+		}
+		_, err := os.Stdout.Write(buf[:n])
+		check(err)
+		buf = buf[:copy(buf, buf[n:])]
+		sent += n
+		time.Sleep(time.Until(start.Add(time.Duration(float64(sent) / float64(perSecond) * float64(time.Second)))))
+	}
 }
 
 func serve(addr, dir string, term <-chan struct{}) {

@@ -15,12 +15,8 @@ import (
 	"regexp/syntax"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
-
-// nonBlocking keeps an open from waiting.
-const nonBlocking = syscall.O_NONBLOCK
 
 const (
 	maxServices    = 4

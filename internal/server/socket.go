@@ -190,7 +190,9 @@ func (t *translation) open(b *backend) error {
 
 // serve runs the session on the client's socket.
 func (t *translation) serve(ctx context.Context, ws *websocket.Conn) {
-	stop := context.AfterFunc(ctx, func() { _ = ws.SetDeadline(time.Unix(1, 0)) })
+	// Only reading is ended: a write that is cut off would garble what else is
+	// to be said.
+	stop := context.AfterFunc(ctx, func() { _ = ws.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	// An empty message tells clients that the session is there.
 	first := byte(channelStatus)
@@ -212,9 +214,10 @@ func (t *translation) serve(ctx context.Context, ws *websocket.Conn) {
 		_ = ws.SetDeadline(time.Now().Add(lingerTimeout))
 	}()
 	t.input(ws)
-	// The client is gone, or has been told everything. Closing the streams
-	// ends the output if it has not ended.
-	t.left.Store(true)
+	// The client is gone, or has been told everything, or this program ends.
+	// Closing the streams ends the output if it has not ended.
+	t.left.Store(ctx.Err() == nil)
+	_ = ws.SetWriteDeadline(time.Now().Add(lingerTimeout))
 	_ = t.conn.Close()
 	<-ended
 }
@@ -257,7 +260,7 @@ func (t *translation) output(ws *websocket.Conn) error {
 	}
 	if len(text) == 0 {
 		// No word of how it ended: to say nothing would look like success.
-		lost := errors.New("the connection to the container runtime was lost before the command's end was known")
+		lost := errors.New("the connection to the container runtime was lost, or the kubelet ended, before the command's end was known")
 		text, _ = json.Marshal(&metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonInternalError, Code: http.StatusInternalServerError, Message: lost.Error()})
 		err = errors.Join(lost, err)
 	}

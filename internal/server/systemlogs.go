@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // systemLogRoutes are /logs/: the files of the node's log directory, and with
@@ -105,6 +106,9 @@ func (d *logDir) Open(name string) (fs.File, error) {
 			}
 			return d.openRegular(name)
 		}
+		if errors.Is(err, syscall.ENOTDIR) {
+			err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return nil, err
 		}
@@ -114,13 +118,13 @@ func (d *logDir) Open(name string) (fs.File, error) {
 		}
 		name = next
 	}
-	return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("too many links")}
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission} // links in a circle
 }
 
 // openRegular opens what was a regular file or a directory a moment ago,
 // without waiting if it is a pipe by now.
 func (d *logDir) openRegular(name string) (fs.File, error) {
-	f, err := d.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0)
+	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -4,14 +4,26 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"golang.org/x/net/websocket"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kubelet/test/harness"
 )
@@ -147,4 +159,310 @@ func TestKubectlVerbs(t *testing.T) {
 			t.Errorf("a path that leads out of the log directory: %v %.100s", err, out)
 		}
 	})
+}
+
+// apiSocket opens a WebSocket by the API server, as kubectl does.
+func apiSocket(ctx context.Context, path, protocol string) (*websocket.Conn, error) {
+	c, err := rest.TLSConfigFor(node.Cluster.Config)
+	if err != nil {
+		return nil, err
+	}
+	return openSocket(ctx, strings.TrimPrefix(node.Cluster.Config.Host, "https://"), c, path, protocol, "")
+}
+
+// kubeletSocket opens a WebSocket at the kubelet itself.
+func kubeletSocket(ctx context.Context, path, protocol, token string) (*websocket.Conn, error) {
+	return openSocket(ctx, harness.NodeIP+":10250", &tls.Config{InsecureSkipVerify: true}, path, protocol, token)
+}
+
+func openSocket(ctx context.Context, address string, c *tls.Config, path, protocol, token string) (*websocket.Conn, error) {
+	raw, err := node.Dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(address)
+	c = c.Clone()
+	c.ServerName, c.NextProtos = host, []string{"http/1.1"}
+	conn := tls.Client(raw, c)
+	config, err := websocket.NewConfig("wss://"+address+path, "https://"+address)
+	if err != nil {
+		return nil, err
+	}
+	config.Protocol = []string{protocol}
+	if token != "" {
+		config.Header.Set("Authorization", "Bearer "+token)
+	}
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	ws, err := websocket.NewClient(config, conn)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return ws, nil
+}
+
+const socketProtocol = "v5.channel.k8s.io"
+
+func execPath(ns, pod string, command ...string) string {
+	q := url.Values{"command": command, "stdin": {"true"}, "stdout": {"true"}, "stderr": {"true"}, "container": {"main"}}
+	return "/api/v1/namespaces/" + ns + "/pods/" + pod + "/exec?" + q.Encode()
+}
+
+// channels reads a session to its end and returns what came on each channel.
+func channels(ws *websocket.Conn) (map[byte]string, error) {
+	got := map[byte]string{}
+	for {
+		var message []byte
+		if err := websocket.Message.Receive(ws, &message); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return got, err
+		}
+		if len(message) > 0 {
+			got[message[0]] += string(message[1:])
+		}
+	}
+}
+
+// kubeletGoroutines counts what serves sessions in the kubelet.
+func kubeletGoroutines(t *testing.T) int {
+	t.Helper()
+	stacks := kubectlOK(t, "get", "--raw", "/api/v1/nodes/"+node.Name+"/proxy/debug/pprof/goroutine?debug=2")
+	count := 0
+	for stack := range strings.SplitSeq(stacks, "\n\n") {
+		if strings.Contains(stack, "spdystream") || strings.Contains(stack, "server.(*translation)") || strings.Contains(stack, "server.(*Server).stream(") || strings.Contains(stack, "server.(*Server).join") {
+			count++
+		}
+	}
+	return count
+}
+
+// TestHundredExecs has a hundred sessions at once, by the API server; half of
+// their clients leave in the middle. Nothing of them is left in the kubelet.
+func TestHundredExecs(t *testing.T) {
+	upstreamFails(t, "it has no such goroutines to count")
+	ns := namespace(t)
+	createText(t, ns, shellPod("box"))
+	waitReady(t, ns, "box")
+	const many = 100
+	open := make(chan error, many)
+	done := make(chan error, many)
+	hold := make(chan struct{})
+	for i := range many {
+		go func() {
+			opened := false
+			err := func() error {
+				ws, err := apiSocket(t.Context(), execPath(ns, "box", "cat"), socketProtocol)
+				if err != nil {
+					return err
+				}
+				defer ws.Close()
+				text := fmt.Sprintf("hello %d", i)
+				if err := websocket.Message.Send(ws, append([]byte{0}, text...)); err != nil {
+					return err
+				}
+				for got := ""; got != text; {
+					var message []byte
+					if err := websocket.Message.Receive(ws, &message); err != nil {
+						return fmt.Errorf("after %q: %w", got, err)
+					}
+					if len(message) > 1 && message[0] == 1 {
+						got += string(message[1:])
+					}
+				}
+				opened = true
+				open <- nil
+				<-hold
+				if i%2 == 1 {
+					return nil // leaves
+				}
+				if err := websocket.Message.Send(ws, []byte{255, 0}); err != nil {
+					return err
+				}
+				got, err := channels(ws)
+				if err == nil && !strings.Contains(got[3], `"Success"`) {
+					err = fmt.Errorf("ended with %q", got[3])
+				}
+				return err
+			}()
+			if !opened {
+				open <- err
+			}
+			done <- err
+		}()
+	}
+	for range many {
+		if err := <-open; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := kubeletGoroutines(t); n == 0 && !t.Failed() {
+		t.Error("no goroutine serves a hundred sessions: the count is wrong")
+	}
+	close(hold)
+	for range many {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	until(t, "the sessions' goroutines to end", func(context.Context) error {
+		if n := kubeletGoroutines(t); n > 0 {
+			return fmt.Errorf("%d are left", n)
+		}
+		return nil
+	})
+}
+
+// TestKubeletAccess asks the kubelet itself, with tokens of service accounts
+// that have rights of their own, and without.
+func TestKubeletAccess(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createText(t, ns, shellPod("box"))
+	waitReady(t, ns, "box")
+	token := func(name string, rules ...string) string {
+		t.Helper()
+		text := fmt.Sprintf("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: %[1]s, namespace: %[2]s}\n---\n"+
+			"apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: %[2]s-%[1]s}\nrules: [{apiGroups: [\"\"], resources: [%[3]s], verbs: [get]}]\n---\n"+
+			"apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: %[2]s-%[1]s}\nroleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %[2]s-%[1]s}\nsubjects: [{kind: ServiceAccount, name: %[1]s, namespace: %[2]s}]\n",
+			name, ns, strings.Join(rules, ", "))
+		if err := node.WriteFile("/tmp/"+ns+"-"+name+".yaml", text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		kubectlOK(t, "apply", "-f", "/tmp/"+ns+"-"+name+".yaml")
+		return strings.TrimSpace(kubectlOK(t, "create", "token", "-n", ns, name))
+	}
+	metrics, pods, proxy := token("metrics", "nodes/metrics", "nodes/stats"), token("pods", "nodes/pods", "nodes/healthz", "nodes/configz"), token("proxy", "nodes/proxy")
+	get := func(bearer, path string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+harness.NodeIP+":10250"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bearer != "" {
+			req.Header.Set("Authorization", "Bearer "+bearer)
+		}
+		client := node.HTTPClient()
+		client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	for _, c := range []struct {
+		who, token string
+		path       string
+		want       int
+	}{
+		{"nobody", "", "/pods", 401}, {"nobody", "", "/metrics", 401}, {"nobody", "", "/nothing", 401}, {"nobody", "", "/healthz", 401},
+		{"a wrong token", "x.y.z", "/pods", 401},
+		{"metrics", metrics, "/metrics", 200}, {"metrics", metrics, "/metrics/resource", 200}, {"metrics", metrics, "/stats/summary", 200},
+		{"metrics", metrics, "/pods", 403}, {"metrics", metrics, "/exec/" + ns + "/box/main?output=1&command=id", 403}, {"metrics", metrics, "/nothing", 403},
+		{"pods", pods, "/pods", 200}, {"pods", pods, "/runningpods/", 200}, {"pods", pods, "/healthz", 200}, {"pods", pods, "/configz", 200},
+		{"pods", pods, "/metrics", 403}, {"pods", pods, "/containerLogs/" + ns + "/box/main", 403},
+		{"proxy", proxy, "/pods", 200}, {"proxy", proxy, "/metrics", 403}, {"proxy", proxy, "/logs/", 403}, {"proxy", proxy, "/nothing", 404},
+	} {
+		// Rights reach the authorizer a moment after they were granted.
+		until(t, fmt.Sprintf("%s as %s to answer %d", c.path, c.who, c.want), func(context.Context) error {
+			if got := get(c.token, c.path); got != c.want {
+				return fmt.Errorf("answers %d", got)
+			}
+			return nil
+		})
+	}
+	// Upstream's rule: the request is a GET, so who may get nodes/proxy may
+	// run commands.
+	ws, err := kubeletSocket(t.Context(), "/exec/"+ns+"/box/main?output=1&command=echo&command=hi", socketProtocol, proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.Close()
+	if got, err := channels(ws); got[1] != "hi\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if ws, err := kubeletSocket(t.Context(), "/exec/"+ns+"/box/main?output=1&command=id", socketProtocol, metrics); err == nil {
+		ws.Close()
+		t.Error("who may read metrics runs commands")
+	}
+}
+
+// TestExecRoundTrip measures: RUNS=100 go test -run TestExecRoundTrip -v.
+func TestExecRoundTrip(t *testing.T) {
+	runs, _ := strconv.Atoi(os.Getenv("RUNS"))
+	if runs == 0 {
+		t.Skip("RUNS is not set")
+	}
+	ns := namespace(t)
+	createText(t, ns, shellPod("box"))
+	pod := waitReady(t, ns, "box")
+	id := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	sockets := func(open func() (*websocket.Conn, error)) func() error {
+		return func() error {
+			ws, err := open()
+			if err != nil {
+				return err
+			}
+			defer ws.Close()
+			got, err := channels(ws)
+			if got[1] != "hi\n" {
+				return fmt.Errorf("%q, %w", got, err)
+			}
+			return nil
+		}
+	}
+	admin, err := rest.TLSConfigFor(node.Cluster.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin.InsecureSkipVerify = true
+	q := url.Values{"command": {"echo", "hi"}, "stdout": {"true"}, "container": {"main"}}
+	ways := map[string]func() error{
+		"ExecSync": func() error {
+			_, err := node.Runtime.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"echo", "hi"}})
+			return err
+		},
+		"runtime": sockets(func() (*websocket.Conn, error) {
+			resp, err := node.Runtime.Exec(t.Context(), &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"echo", "hi"}, Stdout: true})
+			if err != nil {
+				return nil, err
+			}
+			u, err := url.Parse(resp.Url)
+			if err != nil {
+				return nil, err
+			}
+			conn, err := node.Dial(t.Context(), "tcp", u.Host)
+			if err != nil {
+				return nil, err
+			}
+			config, _ := websocket.NewConfig("ws://"+u.Host+u.Path, "http://"+u.Host)
+			config.Protocol = []string{"v4.channel.k8s.io"}
+			return websocket.NewClient(config, conn)
+		}),
+		"kubelet, v5": sockets(func() (*websocket.Conn, error) {
+			return openSocket(t.Context(), harness.NodeIP+":10250", admin, "/exec/"+ns+"/box/main?output=1&command=echo&command=hi", socketProtocol, "")
+		}),
+		"kubelet, v4": sockets(func() (*websocket.Conn, error) {
+			return openSocket(t.Context(), harness.NodeIP+":10250", admin, "/exec/"+ns+"/box/main?output=1&command=echo&command=hi", "v4.channel.k8s.io", "")
+		}),
+		"API server, v5": sockets(func() (*websocket.Conn, error) {
+			return apiSocket(t.Context(), "/api/v1/namespaces/"+ns+"/pods/box/exec?"+q.Encode(), socketProtocol)
+		}),
+	}
+	times := map[string][]time.Duration{}
+	for range runs {
+		for name, way := range ways { // in turns, in no order
+			begin := time.Now()
+			if err := way(); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			times[name] = append(times[name], time.Since(begin))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(times)) {
+		slices.Sort(times[name])
+		t.Logf("%-16s p50 %v, p90 %v, least %v", name, times[name][runs/2], times[name][runs*9/10], times[name][0])
+	}
 }

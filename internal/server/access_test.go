@@ -109,25 +109,25 @@ func TestClientCertificate(t *testing.T) {
 func TestTLSSettings(t *testing.T) {
 	for _, c := range []struct {
 		name           string
-		server, client tls.Config
+		server, client *tls.Config
 		works          bool
 	}{
-		{"by default TLS 1.3", tls.Config{}, tls.Config{MinVersion: tls.VersionTLS13}, true},
-		{"by default TLS 1.2", tls.Config{}, tls.Config{MaxVersion: tls.VersionTLS12}, true},
-		{"by default no TLS 1.1", tls.Config{}, tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, false},
-		{"least version", tls.Config{MinVersion: tls.VersionTLS13}, tls.Config{MaxVersion: tls.VersionTLS12}, false},
-		{"a suite of the list", tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}},
-			tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}}, true},
-		{"a suite that is not", tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}},
-			tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}}, false},
-		{"a curve of the list", tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, true},
-		{"a curve that is not", tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}}, false},
+		{"by default TLS 1.3", &tls.Config{}, &tls.Config{MinVersion: tls.VersionTLS13}, true},
+		{"by default TLS 1.2", &tls.Config{}, &tls.Config{MaxVersion: tls.VersionTLS12}, true},
+		{"by default no TLS 1.1", &tls.Config{}, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, false},
+		{"least version", &tls.Config{MinVersion: tls.VersionTLS13}, &tls.Config{MaxVersion: tls.VersionTLS12}, false},
+		{"a suite of the list", &tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}},
+			&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}}, true},
+		{"a suite that is not", &tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}},
+			&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}}, false},
+		{"a curve of the list", &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, true},
+		{"a curve that is not", &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, &tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}}, false},
 	} {
 		n := newNode(t, func(cfg *Config) {
 			cfg.TLS.MinVersion, cfg.TLS.CipherSuites, cfg.TLS.Curves = c.server.MinVersion, c.server.CipherSuites, c.server.CurvePreferences
 		})
 		c.client.InsecureSkipVerify = true
-		conn, err := tls.Dial("tcp", strings.TrimPrefix(n.url, "https://"), &c.client)
+		conn, err := tls.Dial("tcp", strings.TrimPrefix(n.url, "https://"), c.client)
 		if (err == nil) != c.works {
 			t.Errorf("%s: %v", c.name, err)
 		}

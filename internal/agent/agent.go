@@ -29,6 +29,7 @@ import (
 	"kubelet/internal/criconfig"
 	"kubelet/internal/desired"
 	"kubelet/internal/explain"
+	"kubelet/internal/hook"
 	"kubelet/internal/image"
 	"kubelet/internal/lifecycle"
 	"kubelet/internal/logs"
@@ -37,6 +38,7 @@ import (
 	"kubelet/internal/pleg"
 	"kubelet/internal/podspec"
 	"kubelet/internal/preflight"
+	"kubelet/internal/probe"
 	"kubelet/internal/security/podsecurity"
 	"kubelet/internal/security/userns"
 	"kubelet/internal/stats"
@@ -51,6 +53,7 @@ type Agent struct {
 	cfg      *config.Config
 	nodeName string
 	registry *prometheus.Registry
+	without  podspec.Without
 
 	runtime  *cri.Client
 	api      *apiclient.Client // nil without an API server
@@ -71,7 +74,9 @@ type Agent struct {
 	observed *observed.Table
 	explain  *explain.Table
 	pleg     *pleg.Generator
-	security *podsecurity.File // nil without a pod security policy
+	prober   *probe.Prober
+	probed   *prometheus.Registry // served apart from the others
+	security *podsecurity.File    // nil without a pod security policy
 	queue    *admission.Queue
 	writer   *status.Writer
 	mirror   *status.Mirrors // nil without an API server
@@ -116,7 +121,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, lock: lock, registry: prometheus.NewRegistry(), rows: make(chan struct{}, 1), qos: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, lock: lock, without: withoutDisabled(cfg), registry: prometheus.NewRegistry(), rows: make(chan struct{}, 1), qos: make(chan struct{}, 1)}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if a.nodeName, err = nodeName(cfg); err != nil {
 		return nil, err
@@ -189,6 +194,14 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 		return nil, fmt.Errorf("set up pod lifecycle events: %w", err)
 	}
 
+	if err := a.newProber(); err != nil {
+		return nil, err
+	}
+	hooks, err := hook.New(hook.Config{Exec: a.runtime, Events: a.recorder, Version: shortVersion(), Registerer: a.registry})
+	if err != nil {
+		return nil, fmt.Errorf("set up hooks: %w", err)
+	}
+
 	// Decisions.
 	if a.security, err = a.newPodSecurity(); err != nil {
 		return nil, err
@@ -205,19 +218,23 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 		return nil, err
 	}
 	starts := lifecycle.NewMetrics()
+	journal := lifecycle.NewJournal(func(uid types.UID) string { return filepath.Join(cfg.Flags.RootDir, "pods", string(uid)) })
 	poolConfig := worker.Config{
 		Desired: a.desired, Observed: a.observed, Admission: a.queue, Volumes: a.volumes,
-		Statuses: a.writer, Events: a.recorder, Explain: a.explain,
+		Statuses: a.writer, Events: a.recorder, Explain: a.explain, Probes: a.prober,
 		Steps: &lifecycle.Steps{
 			Runtime: a.runtime, Refresher: a.pleg, Volumes: a.volumes, Images: images, Cgroups: a.cgroups,
-			Configs: a.configs, Logs: a.logs, Statuses: a.writer, Events: a.recorder, Metrics: starts,
+			Configs: a.configs, Logs: a.logs, Journal: journal, Hooks: hooks, Statuses: a.writer, Events: a.recorder, Metrics: starts,
 			Gate: newGate(), IsUnknown: cri.IsUnknown, NextRefresh: a.volumes.NextRefresh, PodIPs: a.podIPs,
 		},
-		Leftovers:     a.leftovers,
-		Known:         func(uid types.UID) bool { return known[uid] },
-		HostIPs:       a.node.HostIPs,
-		RuntimeName:   a.runtimeName(ctx),
-		MaxCrashDelay: maxCrashDelay(cfg),
+		Leftovers:   a.leftovers,
+		Known:       func(uid types.UID) bool { return known[uid] },
+		HostIPs:     a.node.HostIPs,
+		RuntimeName: a.runtimeName(ctx),
+		Crash:       crashPolicy(cfg),
+		Budget:      lifecycle.NewBudget(cfg.Flags.RestartBudget),
+		StopSignals: cfg.Gates.Enabled("ContainerStopSignals"),
+		Remembered:  a.remembered(ctx, journal, known),
 	}
 	if a.mirror != nil {
 		poolConfig.Mirrors = a.mirror
@@ -259,6 +276,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		{"node", a.node.Run},
 		{"pod lifecycle events", a.pleg.Run},
 		{"admission", a.queue.Run},
+		{"probes", a.prober.Run},
 		{"status writer", a.writer.Run},
 		{"events", a.recorder.Run},
 		{"workers", a.pool.Run},

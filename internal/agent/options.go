@@ -30,6 +30,7 @@ import (
 	"kubelet/internal/lifecycle"
 	"kubelet/internal/logs"
 	"kubelet/internal/node"
+	"kubelet/internal/podspec"
 	"kubelet/internal/preflight"
 	"kubelet/internal/security/userns"
 )
@@ -357,13 +358,25 @@ func newGate() *lifecycle.Gate {
 	return lifecycle.NewGate(places, max(places/2, 4), 64)
 }
 
-// maxCrashDelay is the cap of CrashLoopBackOff (KEP-4603).
-func maxCrashDelay(cfg *config.Config) time.Duration {
-	most := 300 * time.Second
-	if period := cfg.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod; cfg.Gates.Enabled("KubeletCrashLoopBackOffMax") && period != nil {
-		most = period.Duration
+// crashPolicy is how CrashLoopBackOff grows (KEP-4603).
+func crashPolicy(cfg *config.Config) lifecycle.CrashPolicy {
+	p := lifecycle.CrashPolicy{Initial: 10 * time.Second, Max: 300 * time.Second}
+	if cfg.Gates.Enabled("ReduceDefaultCrashLoopBackOffDecay") {
+		p = lifecycle.CrashPolicy{Initial: time.Second, Max: 60 * time.Second}
 	}
-	return most
+	if period := cfg.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod; cfg.Gates.Enabled("KubeletCrashLoopBackOffMax") && period != nil {
+		p.Max = period.Duration
+	}
+	return p
+}
+
+// withoutDisabled leaves out of specs what a feature gate has switched off.
+func withoutDisabled(cfg *config.Config) podspec.Without {
+	return podspec.Without{
+		RestartRules: !cfg.Gates.Enabled("ContainerRestartRules"),
+		RestartAll:   !cfg.Gates.Enabled("RestartAllContainersOnContainerExits"),
+		StopSignals:  !cfg.Gates.Enabled("ContainerStopSignals"),
+	}
 }
 
 // deref reads an optional field.

@@ -7,20 +7,25 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-base/version"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
 	"kubelet/internal/admission"
 	"kubelet/internal/explain"
+	"kubelet/internal/lifecycle"
 	"kubelet/internal/pleg"
 	"kubelet/internal/podspec"
+	"kubelet/internal/probe"
 	"kubelet/internal/server"
 	"kubelet/internal/source"
 	"kubelet/internal/standalone"
@@ -84,6 +89,9 @@ func (s sink) Replace(name string, pods []*v1.Pod) {
 	if s.a.drained.Load() {
 		pods = nil
 	}
+	for i := range pods {
+		pods[i] = s.a.without.From(pods[i])
+	}
 	before := s.a.desired.Mirrors()
 	s.a.desired.Replace(name, pods)
 	if name != podspec.SourceAPI {
@@ -108,6 +116,7 @@ func (s sink) Upsert(name string, pod *v1.Pod) {
 	if s.a.drained.Load() {
 		return
 	}
+	pod = s.a.without.From(pod)
 	s.a.desired.Upsert(name, pod)
 	s.observe(pod)
 }
@@ -183,6 +192,24 @@ func (a *Agent) knownPods() (map[types.UID]bool, error) {
 	return known, nil
 }
 
+// remembered reads what an earlier run of the agent knew of the containers of
+// these pods. A journal that cannot be read costs a pod that knowledge, and
+// nothing else.
+func (a *Agent) remembered(ctx context.Context, journal *lifecycle.Journal, known map[types.UID]bool) func(types.UID) map[string]lifecycle.Life {
+	all := map[types.UID]map[string]lifecycle.Life{}
+	for uid := range known {
+		lives, err := journal.Read(uid)
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Journal of containers cannot be read, going on without it", "podUID", uid)
+			continue
+		}
+		if len(lives) > 0 {
+			all[uid] = lives
+		}
+	}
+	return func(uid types.UID) map[string]lifecycle.Life { return all[uid] }
+}
+
 // leftovers are pods of which something is on disk or in the cgroup tree. Logs
 // of pods on another kubelet's watch do not count: each has its own podLogsDir.
 func (a *Agent) leftovers(ctx context.Context) []types.UID {
@@ -252,6 +279,27 @@ func (a *Agent) pullSecrets(ctx context.Context, pod *v1.Pod) (secrets []v1.Secr
 		secrets = append(secrets, *s)
 	}
 	return secrets, err
+}
+
+// newProber makes the prober. Its metrics are many and have an endpoint of
+// their own.
+func (a *Agent) newProber() (err error) {
+	a.probed = prometheus.NewRegistry()
+	a.prober, err = probe.New(probe.Config{
+		Exec: a.runtime, Events: a.recorder, Wake: func(uid types.UID) { a.pool.Wake(uid) },
+		Registerer: a.probed, Version: shortVersion(), Cores: runtime.NumCPU(),
+		H2C: a.cfg.Gates.Enabled("H2CContainerProbe"), GRPCTLS: a.cfg.Gates.Enabled("GRPCContainerProbeTLS"),
+	})
+	if err != nil {
+		return fmt.Errorf("set up probes: %w", err)
+	}
+	return nil
+}
+
+// shortVersion is MAJOR.MINOR, as probes and hooks present themselves.
+func shortVersion() string {
+	parts := strings.SplitN(strings.TrimPrefix(version.Get().GitVersion, "v"), ".", 3)
+	return strings.Join(parts[:min(len(parts), 2)], ".")
 }
 
 func (a *Agent) plegConfig() pleg.Config {

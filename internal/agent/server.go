@@ -201,6 +201,9 @@ func (a *Agent) declaredFeatures() (names []string) {
 	if deref(a.cfg.Kubelet.EnableServer, true) && a.cfg.Gates.Enabled("ExtendWebSocketsToKubelet") {
 		names = append(names, "ExtendWebSocketsToKubelet")
 	}
+	if a.cfg.Gates.Enabled("RestartAllContainersOnContainerExits") {
+		names = append(names, "RestartAllContainersOnContainerExits")
+	}
 	return names
 }
 

@@ -44,6 +44,7 @@ type Flags struct {
 	ImageCredentialProviderFile  string // a file or a directory
 	ImageCredentialProviderBin   string
 	HousekeepingInterval         time.Duration
+	RestartBudget                int           // our own flag; restarts a minute, 0 for no bound
 	MinimumContainerTTL          time.Duration // deprecated
 	MaxDeadContainersPerPod      int32         // deprecated; per container
 	MaxDeadContainers            int32         // deprecated; -1 for no limit
@@ -187,10 +188,12 @@ func defineFlags(fs *pflag.FlagSet, f *Flags) {
 
 	fs.StringVar(&f.ImageCredentialProviderFile, "image-credential-provider-config", "", "Configuration of credential provider plugins: a file, or a directory of files.")
 	fs.StringVar(&f.ImageCredentialProviderBin, "image-credential-provider-bin-dir", "", "Directory of the credential provider plugins.")
+	fs.IntVar(&f.RestartBudget, "restart-budget", 0, "Restarts of crashing containers a minute, on the whole node, after which further ones wait their turn; a quarter may come at once. Pods of system-critical priority and static pods are not counted. 0 for no bound.")
 	fs.DurationVar(&f.MinimumContainerTTL, "minimum-container-ttl-duration", 0, "Time for which a dead container is kept at least.")
 	fs.Int32Var(&f.MaxDeadContainersPerPod, "maximum-dead-containers-per-container", 1, "Dead instances kept of each container.")
 	fs.Int32Var(&f.MaxDeadContainers, "maximum-dead-containers", -1, "Dead containers kept in all; negative for no limit.")
 	fs.StringVar(&f.MounterPath, "experimental-mounter-path", "", "Program that mounts, instead of mount(8).")
+	in(groupPods, "restart-budget")
 	in(groupRuntime, "image-credential-provider-config", "image-credential-provider-bin-dir",
 		"minimum-container-ttl-duration", "maximum-dead-containers-per-container", "maximum-dead-containers", "experimental-mounter-path")
 }

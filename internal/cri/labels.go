@@ -30,6 +30,10 @@ const (
 	// AnnotationPorts is the JSON of the []v1.ContainerPort, set only if the
 	// container has any.
 	AnnotationPorts = "io.kubernetes.container.ports"
+	// AnnotationRestartDelay is how long the restart of this container will
+	// have to wait if it crashes, as a Go duration (CrashLoopBackOff). It is
+	// ours: upstream keeps the back-off in memory.
+	AnnotationRestartDelay = "io.kubernetes.container.restartDelay"
 	// AnnotationPodDeletionGracePeriod is in decimal seconds, set only if the
 	// pod was being deleted when the container was created.
 	AnnotationPodDeletionGracePeriod = "io.kubernetes.pod.deletionGracePeriod"

@@ -45,6 +45,10 @@ func (b *Builder) container(ctx context.Context, in ContainerInput) (*runtimeapi
 	if err != nil {
 		return nil, err
 	}
+	signal, err := stopSignal(c)
+	if err != nil {
+		return nil, err
+	}
 	var can HandlerFeatures
 	if wantsRecursiveReadOnly(c) {
 		handler, err := b.lookUpHandler(ctx, pod)
@@ -86,6 +90,7 @@ func (b *Builder) container(ctx context.Context, in ContainerInput) (*runtimeapi
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,
+		StopSignal:  signal,
 		Linux:       linux,
 	}, nil
 }

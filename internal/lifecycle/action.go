@@ -20,16 +20,28 @@ const (
 	PullImage       Kind = "PullImage"       // make a container's image present
 	StartContainer  Kind = "StartContainer"  // create and start
 	Look            Kind = "Look"            // what became of a start, asked of the runtime
+	PostStart       Kind = "PostStart"       // a started container's hook
+	PreStop         Kind = "PreStop"         // the hook before a container's end
 	StopContainer   Kind = "StopContainer"   // TERM, grace, KILL
 	StopSandbox     Kind = "StopSandbox"     // network torn down
 	RemoveContainer Kind = "RemoveContainer" // one dead container
 	RemoveSandbox   Kind = "RemoveSandbox"   // with the containers in it
+	Remember        Kind = "Remember"        // what the runtime cannot tell, journaled
 	FlushStatus     Kind = "FlushStatus"     // the API server has the final status
 	Unmount         Kind = "Unmount"         // volumes and pod directory
 	RemoveCgroup    Kind = "RemoveCgroup"
 	RemoveLogs      Kind = "RemoveLogs"
 	DeleteObject    Kind = "DeleteObject" // the API object, grace period 0
 )
+
+// aboutContainer says that a step's key has a container's ID.
+func (k Kind) aboutContainer() bool {
+	switch k {
+	case PostStart, PreStop, StopContainer, RemoveContainer:
+		return true
+	}
+	return false
+}
 
 // Key names one step of one pod: its kind, and the container name, container
 // id or sandbox id that it is about. Two actions of the same key are never
@@ -49,7 +61,8 @@ func (k Key) String() string {
 // Action asks for one step. Which fields are set depends on the kind.
 type Action struct {
 	Key
-	// Container of PullImage, StartContainer and StopContainer.
+	// Container of PullImage, StartContainer, PostStart, PreStop and
+	// StopContainer.
 	Container *v1.Container
 	// Attempt number of a new sandbox or container.
 	Attempt uint32
@@ -60,9 +73,18 @@ type Action struct {
 	SandboxID string
 	// ImageRef that StartContainer creates with.
 	ImageRef string
-	// Grace of StopContainer.
+	// TargetID of StartContainer: the container whose processes an ephemeral
+	// one is to see, if any.
+	TargetID string
+	// Delay that the next restart will have to wait for if the container that
+	// StartContainer creates crashes; zero for none.
+	Delay time.Duration
+	// Grace of StopContainer; of PreStop, what is left of it for the hook.
 	Grace time.Duration
-	// Again: the step was begun before and did not reach its goal.
+	// Lives that Remember writes down.
+	Lives map[string]Life
+	// Again: the step was begun before and did not reach its goal, or, of
+	// StopContainer, its hook was run before.
 	Again bool
 	// Why is the reason that goes into the Killing event and the log.
 	Why string
@@ -79,7 +101,10 @@ func (a Action) String() string {
 		} else {
 			s += fmt.Sprintf(" attempt=%d", a.Attempt)
 		}
-	case StopContainer:
+		if a.TargetID != "" {
+			s += " target=" + a.TargetID
+		}
+	case PreStop, StopContainer:
 		s += fmt.Sprintf(" grace=%s", a.Grace)
 	}
 	if a.Why != "" {
@@ -107,6 +132,8 @@ type Result struct {
 	// RetryAt, if set, is the earliest time that a retry makes sense, told by
 	// the step itself (an image's back-off).
 	RetryAt time.Time
+	// Lives that Remember wrote down.
+	Lives map[string]Life
 	// CgroupParent that Prepare made, and Mounts that Volumes set up.
 	CgroupParent string
 	Mounts       volume.Mounts

@@ -6,13 +6,17 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"kubelet/internal/observed"
 )
 
 // Progress is what is known of one step of one pod.
 type Progress struct {
-	// InFlight since Began; at most one at a time.
+	// InFlight since Began; at most one at a time. Until is when the grace
+	// period of a stop under way ends.
 	InFlight bool
 	Began    time.Time
+	Until    time.Time
 	// Done: the last run reached its goal.
 	Done bool
 	// LastError of the last run that failed, with its waiting reason.
@@ -36,18 +40,31 @@ type Progress struct {
 	Dirty bool
 }
 
-// CrashBackoff is one container's CrashLoopBackOff.
-type CrashBackoff struct {
-	Delay   time.Duration
-	Updated time.Time
+// Life is what has to be known of one container and the runtime cannot tell.
+// The journal (journal.go) keeps it over a restart of the kubelet.
+type Life struct {
+	// Hooked: its postStart hook ended well.
+	Hooked bool `json:"hooked,omitempty"`
+	// Restart: it was stopped to be started again, however it exited.
+	Restart bool `json:"restart,omitempty"`
+	// Started and Ready as its probes said last; set only if it has any.
+	Started bool `json:"started,omitempty"`
+	Ready   bool `json:"ready,omitempty"`
 }
 
 // History is what a pod's worker remembers between two plans and cannot read
-// from the runtime. It starts empty; everything in it can be lost without
-// harm (a SIGKILL loses it), since each step is idempotent.
+// from the runtime. But for Lives, which are journaled, it starts empty, and
+// everything in it can be lost without harm (a SIGKILL loses it), since each
+// step is idempotent.
 type History struct {
-	Steps   map[Key]Progress
-	Crashes map[string]CrashBackoff
+	Steps map[Key]Progress
+	// Lives by container ID, and those that the journal has.
+	Lives, Kept map[string]Life
+	// Ending says since when all containers of a sandbox are being stopped.
+	Ending map[string]time.Time
+	// Turns says when a dead container may be restarted within the node's
+	// restart budget, by its ID.
+	Turns map[string]time.Time
 	// Unseen is when a start ended of which the runtime has not told yet what
 	// it did; zero if there is none. What was observed before is not to be
 	// relied on.
@@ -59,7 +76,71 @@ type History struct {
 
 // Clone returns a copy that shares nothing.
 func (h History) Clone() History {
-	return History{Steps: maps.Clone(h.Steps), Crashes: maps.Clone(h.Crashes), Unseen: h.Unseen, Ran: h.Ran}
+	return History{Steps: maps.Clone(h.Steps), Lives: maps.Clone(h.Lives), Kept: maps.Clone(h.Kept),
+		Ending: maps.Clone(h.Ending), Turns: maps.Clone(h.Turns), Unseen: h.Unseen, Ran: h.Ran}
+}
+
+// Know changes what is known of a container.
+func (h *History) Know(id string, change func(*Life)) {
+	life := h.Lives[id]
+	before := life
+	if change(&life); life == before {
+		return
+	}
+	// Actions under way hold the old map.
+	lives := make(map[string]Life, len(h.Lives)+1)
+	maps.Copy(lives, h.Lives)
+	lives[id] = life
+	h.Lives = lives
+}
+
+// Note takes over what a plan wants to be remembered.
+func (h *History) Note(out *Output, now time.Time) {
+	for _, id := range out.Condemned {
+		h.Know(id, func(l *Life) { l.Restart = true })
+	}
+	for _, id := range out.Ending {
+		if h.Ending == nil {
+			h.Ending = map[string]time.Time{}
+		}
+		if _, noted := h.Ending[id]; !noted {
+			h.Ending[id] = now
+		}
+	}
+}
+
+// Turn notes when a dead container may be restarted.
+func (h *History) Turn(id string, at time.Time) {
+	if h.Turns == nil {
+		h.Turns = map[string]time.Time{}
+	}
+	h.Turns[id] = at
+}
+
+// Prune forgets what is about containers that the runtime has no more.
+func (h *History) Prune(have *observed.Pod) {
+	exists := make(map[string]bool, len(have.Containers)+len(have.Sandboxes))
+	for i := range have.Containers {
+		exists[have.Containers[i].ID] = true
+	}
+	for i := range have.Sandboxes {
+		exists[have.Sandboxes[i].ID] = true
+	}
+	for key, step := range h.Steps {
+		if key.Kind.aboutContainer() && !step.InFlight && !exists[key.Name] {
+			delete(h.Steps, key)
+		}
+	}
+	gone := func(id string, _ time.Time) bool { return !exists[id] }
+	maps.DeleteFunc(h.Ending, gone)
+	maps.DeleteFunc(h.Turns, gone)
+	for id := range h.Lives {
+		if !exists[id] {
+			h.Lives = maps.Clone(h.Lives)
+			maps.DeleteFunc(h.Lives, func(id string, _ Life) bool { return !exists[id] })
+			return
+		}
+	}
 }
 
 // Begin notes that an action is under way.
@@ -69,6 +150,9 @@ func (h *History) Begin(a Action, now time.Time) {
 	}
 	p := h.Steps[a.Key]
 	p.InFlight, p.Began = true, now
+	if a.Kind == StopContainer {
+		p.Until = now.Add(a.Grace)
+	}
 	h.Steps[a.Key] = p
 }
 
@@ -86,9 +170,17 @@ func (h *History) End(r Result, now time.Time) {
 		h.Unseen = time.Time{}
 	}
 	p.InFlight = false
-	p.Began = time.Time{}
+	if r.Kind != PreStop { // the grace period counts from there
+		p.Began = time.Time{}
+	}
 	if r.Err == nil {
-		p = Progress{Done: !p.Dirty, ImageRef: r.ImageRef, NextDue: r.NextDue, Mounted: r.Kind == Mount}
+		switch r.Kind {
+		case PostStart:
+			h.Know(r.Name, func(l *Life) { l.Hooked = true })
+		case Remember:
+			h.Kept = r.Lives
+		}
+		p = Progress{Began: p.Began, Done: !p.Dirty, ImageRef: r.ImageRef, NextDue: r.NextDue, Mounted: r.Kind == Mount}
 		if once(r.Kind) {
 			delete(h.Steps, r.Key)
 			return
@@ -112,11 +204,11 @@ func (h *History) End(r Result, now time.Time) {
 	h.Steps[r.Key] = p
 }
 
-// once says that a step leaves its result in the runtime, where the next plan
-// sees it: nothing of a success has to be remembered.
+// once says that a step leaves its result in the runtime or in the lives,
+// where the next plan sees it: nothing of a success has to be remembered.
 func once(k Kind) bool {
 	switch k {
-	case RunSandbox, StartContainer, Look, StopContainer, RemoveContainer, RemoveSandbox:
+	case RunSandbox, StartContainer, Look, StopContainer, RemoveContainer, RemoveSandbox, PostStart, Remember:
 		return true
 	}
 	return false
@@ -174,26 +266,7 @@ func retryDelay(k Kind, failures int) time.Duration {
 	return min(d, most)
 }
 
-// InitialCrashDelay is the first delay of CrashLoopBackOff; the restart
-// before it is immediate.
-const InitialCrashDelay = 10 * time.Second
-
-// nextCrash returns the back-off that the restart of a container at now
-// leaves behind: doubled from the last one, started anew if the container
-// then ran for longer than twice the cap
-// (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy).
-func nextCrash(old CrashBackoff, had bool, finished, now time.Time, cap time.Duration) CrashBackoff {
-	if !had || expired(old, finished, cap) {
-		return CrashBackoff{Delay: min(InitialCrashDelay, cap), Updated: now}
-	}
-	return CrashBackoff{Delay: min(2*old.Delay, cap), Updated: now}
-}
-
-func expired(b CrashBackoff, finished time.Time, cap time.Duration) bool {
-	return finished.Sub(b.Updated) > 2*cap
-}
-
-// Waiting is why a container that should run does not.
+// waiting is why a container that should run does not.
 func waiting(reason, message string) v1.ContainerStateWaiting {
 	return v1.ContainerStateWaiting{Reason: reason, Message: message}
 }

@@ -9,6 +9,7 @@ import (
 	"kubelet/internal/explain"
 	"kubelet/internal/observed"
 	"kubelet/internal/podspec"
+	"kubelet/internal/probe"
 )
 
 // Mode is what a plan works towards; the worker's state machine decides it.
@@ -38,8 +39,13 @@ type Input struct {
 	// from its start time, and restart counts go on from it when the runtime
 	// has lost its records.
 	Status v1.PodStatus
-	// MaxCrashDelay caps CrashLoopBackOff.
-	MaxCrashDelay time.Duration
+	// Crash is how CrashLoopBackOff grows.
+	Crash CrashPolicy
+	// Budgeted: restarts of crashing containers need a turn (History.Turns).
+	Budgeted bool
+	// Probes says what is known of the containers with probes, by their ID;
+	// nil if nobody probes.
+	Probes map[string]probe.Result
 
 	// Of Terminate: the grace period that counts from Since, and the reason.
 	Grace time.Duration
@@ -65,8 +71,21 @@ type Output struct {
 	Explain explain.Entry
 	// Wake is when time alone changes the plan; zero for never.
 	Wake time.Time
-	// Crashes to store in the history, for containers restarted by Actions.
-	Crashes map[string]CrashBackoff
+	// Condemned are IDs of containers that are being stopped to be started
+	// again, and Ending those of sandboxes whose containers are, to be noted
+	// in the history.
+	Condemned, Ending []string
+	// Cancel names steps under way whose result is of no use any more.
+	Cancel []Key
+	// Reserve names dead containers that need a turn in the node's restart
+	// budget, by ID; then plan again.
+	Reserve []string
+	// Untold are IDs of containers that run and are not told to, because
+	// their postStart hook has not ended well.
+	Untold map[string]bool
+	// RestartingAll names the container whose exit restarts all of the pod's,
+	// while they are being stopped.
+	RestartingAll string
 
 	// Of Run. Started: all regular containers run or have run. Ended: none
 	// of the pod's containers will be started again, and none of the regular
@@ -88,18 +107,24 @@ func Plan(in Input) Output {
 	}
 	switch in.Mode {
 	case Run:
+		p.restartPoint()
 		p.run()
 	case Terminate:
 		p.terminate()
 	case Finish:
 		p.finish()
 	}
+	p.cancelHooks()
 	return p.out
 }
 
 type planner struct {
 	Input
 	out Output
+	// trigger is the container whose exit restarted all, nil if none did;
+	// void are the containers that were before that, by ID (restartall.go).
+	trigger *observed.Container
+	void    map[string]bool
 }
 
 // want returns whether the step is done; if it is not, it asks for it as soon
@@ -212,7 +237,7 @@ func (p *planner) unsettled(stage explain.Stage) bool {
 func (p *planner) everStarted(sandboxID string) bool {
 	for i := range p.Observed.Containers {
 		c := &p.Observed.Containers[i]
-		if c.SandboxID != sandboxID || c.StartedAt.IsZero() {
+		if c.SandboxID != sandboxID || c.StartedAt.IsZero() || p.void[c.ID] {
 			continue
 		}
 		if spec, kind := podspec.FindContainer(p.Pod, c.Name); spec != nil && kind == podspec.Regular {

@@ -1,27 +1,21 @@
 package lifecycle
 
 import (
-	"time"
-
 	"kubelet/internal/explain"
 	"kubelet/internal/observed"
 )
 
-// terminate stops all containers at once; nothing is started any more.
+// terminate stops all containers; nothing is started any more.
 func (p *planner) terminate() {
-	grace := max(p.Grace-p.Now.Sub(p.Since), time.Second)
-	running := false
+	var running []*observed.Container
 	for i := range p.Observed.Containers {
-		c := &p.Observed.Containers[i]
-		if c.State != observed.Running && c.State != observed.Unknown {
-			continue
+		if c := &p.Observed.Containers[i]; runs(c) {
+			running = append(running, c)
 		}
-		running = true
-		p.stop(c, grace, p.Why)
-		p.explain(explain.Terminating, c.Name, "the container to stop within its grace period", Key{StopContainer, c.ID})
 	}
+	p.end(running, ending{since: p.Since, grace: p.Grace, why: p.Why})
 	unsettled := p.unsettled(explain.Terminating)
-	p.out.Stopped = !running && !unsettled
+	p.out.Stopped = len(running) == 0 && !unsettled
 	if p.out.Explain.Stage == "" {
 		p.out.Explain = explain.Entry{Stage: explain.Terminating}
 	}
@@ -41,9 +35,9 @@ func (p *planner) finish() {
 	stopped := true
 	for i := range p.Observed.Containers {
 		c := &p.Observed.Containers[i]
-		if c.State == observed.Running || c.State == observed.Unknown {
-			p.stop(c, time.Second, "the pod has ended")
+		if runs(c) {
 			p.explain(explain.Cleanup, c.Name, "the container to stop", Key{StopContainer, c.ID})
+			p.stop(c, ending{since: p.Now, grace: MinimumGrace, why: "the pod has ended", noHooks: true})
 			stopped = false
 		}
 	}
@@ -67,7 +61,8 @@ func (p *planner) finish() {
 		p.explain(explain.Cleanup, "", "the API server to accept the final status", Key{Kind: FlushStatus})
 	}
 	unmounted := false
-	if quiet && !p.History.inFlight(Key{Kind: Mount}) && !p.History.inFlight(Key{Kind: Prepare}) {
+	if quiet && !p.History.inFlight(Key{Kind: Mount}) && !p.History.inFlight(Key{Kind: Prepare}) &&
+		!p.History.inFlight(Key{Kind: Remember}) {
 		unmounted = p.want(Action{Key: Key{Kind: Unmount}})
 	}
 	if !unmounted {

@@ -15,6 +15,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"kubelet/internal/cri"
 	"kubelet/internal/observed"
 	"kubelet/internal/podspec"
 )
@@ -80,7 +81,7 @@ func newStage(t *testing.T, words []string) *stage {
 	pod.Name, pod.Namespace, pod.UID = "p", "default", "u1"
 	began := time.Unix(0, 0).UTC()
 	st := &stage{began: began, pending: map[Key]Action{}}
-	st.in = Input{Now: began, Pod: pod, BesideSandbox: true, MaxCrashDelay: 5 * time.Minute, Status: v1.PodStatus{StartTime: &metav1.Time{Time: began}}, Grace: 30 * time.Second}
+	st.in = Input{Now: began, Pod: pod, BesideSandbox: true, Crash: CrashPolicy{10 * time.Second, 5 * time.Minute}, Status: v1.PodStatus{StartTime: &metav1.Time{Time: began}}, Grace: 30 * time.Second}
 	container := func(name string) v1.Container {
 		c := v1.Container{Name: name, Image: "img-" + name, ImagePullPolicy: v1.PullIfNotPresent}
 		if s, ok := strings.CutSuffix(name, "!"); ok {
@@ -229,6 +230,9 @@ func (st *stage) appear(a Action, state observed.ContainerState) {
 	spec, _ := podspec.FindContainer(st.in.Pod, a.Name)
 	c := observed.Container{ID: fmt.Sprintf("%s-%d", a.Name, a.Attempt), Name: a.Name, SandboxID: a.SandboxID,
 		Attempt: a.Attempt, State: state, CreatedAt: st.in.Now, Hash: podspec.ContainerHash(spec)}
+	if a.Delay > 0 {
+		c.Annotations = map[string]string{cri.AnnotationRestartDelay: a.Delay.String()}
+	}
 	if state == observed.Running {
 		c.StartedAt = st.in.Now
 	}
@@ -243,12 +247,7 @@ func (st *stage) plan(w *strings.Builder) {
 		st.in.History.Begin(a, st.in.Now)
 		st.pending[a.Key] = a
 	}
-	for name, crash := range out.Crashes {
-		if st.in.History.Crashes == nil {
-			st.in.History.Crashes = map[string]CrashBackoff{}
-		}
-		st.in.History.Crashes[name] = crash
-	}
+	st.in.History.Note(&out, st.in.Now)
 	names := make([]string, 0, len(out.Waiting))
 	for name := range out.Waiting {
 		names = append(names, name)

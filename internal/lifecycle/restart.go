@@ -7,27 +7,13 @@ import (
 	"kubelet/internal/podspec"
 )
 
-// restarts says whether a container that exited is started again by policy.
-// Init containers are retried until they succeed unless the policy is Never;
-// sidecars always (KEP-753).
-func restarts(pod *v1.Pod, c *v1.Container, kind podspec.Kind, exited *observed.Container) bool {
+// restarts says whether a container that exited is started again.
+func (p *planner) restarts(c *v1.Container, kind podspec.Kind, exited *observed.Container) bool {
 	if kind == podspec.Ephemeral {
 		return false
 	}
-	if kind == podspec.Init {
-		if podspec.IsSidecar(c) {
-			return true
-		}
-		return exited.ExitCode != 0 && pod.Spec.RestartPolicy != v1.RestartPolicyNever
-	}
-	switch pod.Spec.RestartPolicy {
-	case v1.RestartPolicyNever:
-		return false
-	case v1.RestartPolicyOnFailure:
-		return exited.ExitCode != 0
-	default:
-		return true
-	}
+	return p.void[exited.ID] || p.History.Lives[exited.ID].Restart ||
+		podspec.Restarts(p.Pod, c, kind, exited.ExitCode)
 }
 
 // ended says whether no regular container runs and none will run again.
@@ -49,7 +35,7 @@ func (p *planner) ended() bool {
 			}
 		case latest.State != observed.Exited:
 			return false
-		case restarts(p.Pod, c, podspec.Regular, latest):
+		case p.restarts(c, podspec.Regular, latest):
 			return false
 		default:
 			ran = true
@@ -61,7 +47,7 @@ func (p *planner) ended() bool {
 // initFailed says whether an init container failed for good before any
 // regular container was started.
 func (p *planner) initFailed() bool {
-	if p.Pod.Spec.RestartPolicy != v1.RestartPolicyNever || len(p.Observed.Sandboxes) == 0 {
+	if len(p.Observed.Sandboxes) == 0 {
 		return false
 	}
 	newest := p.Observed.Sandboxes[0].ID
@@ -72,7 +58,7 @@ func (p *planner) initFailed() bool {
 		c := &p.Pod.Spec.InitContainers[i]
 		latest := p.Observed.Latest(c.Name)
 		if latest != nil && latest.SandboxID == newest && latest.State == observed.Exited &&
-			!podspec.IsSidecar(c) && latest.ExitCode != 0 {
+			latest.ExitCode != 0 && !p.restarts(c, podspec.Init, latest) {
 			return true
 		}
 	}

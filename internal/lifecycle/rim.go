@@ -87,6 +87,12 @@ type Configs interface {
 	Container(ctx context.Context, in criconfig.ContainerInput) (*runtimeapi.ContainerConfig, error)
 }
 
+// Hooks runs the lifecycle hooks of containers (package hook). The deadline is
+// the context's. A hook that ran and failed is an error.
+type Hooks interface {
+	Run(ctx context.Context, pod *v1.Pod, c *v1.Container, containerID, podIP string, h *v1.LifecycleHandler) error
+}
+
 // Statuses is the way out to the API server (package status). Without an API
 // server every status is accepted at once.
 type Statuses interface {

@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"kubelet/internal/cri"
 	"kubelet/internal/criconfig"
 	"kubelet/internal/image"
 	"kubelet/internal/observed"
@@ -36,6 +37,8 @@ type Steps struct {
 	Cgroups   Cgroups
 	Configs   Configs
 	Logs      Logs
+	Hooks     Hooks    // nil runs none
+	Journal   *Journal // nil remembers nothing
 	Statuses  Statuses
 	Events    Events
 	Gate      *Gate
@@ -73,6 +76,7 @@ var deadlines = map[Kind]time.Duration{
 	Unmount:      time.Minute,
 	RemoveCgroup: 30 * time.Second,
 	RemoveLogs:   30 * time.Second,
+	Remember:     30 * time.Second,
 	DeleteObject: 30 * time.Second,
 	Look:         refreshDeadline,
 }
@@ -110,6 +114,10 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 		s.Metrics.container(sc.Pod, a.Name, &r)
 	case Look:
 		r.Err = s.Refresher.Refresh(ctx, sc.Pod.UID)
+	case PostStart:
+		s.postStart(ctx, sc, a, &r)
+	case PreStop:
+		s.preStop(ctx, sc, a, &r)
 	case StopContainer:
 		s.stopContainer(ctx, sc, a, &r)
 	case StopSandbox:
@@ -118,6 +126,11 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 		s.changing(ctx, &r, sc.Pod.UID, func() error { return s.Runtime.RemoveContainer(ctx, a.ID) })
 	case RemoveSandbox:
 		s.changing(ctx, &r, sc.Pod.UID, func() error { return s.Runtime.RemovePodSandbox(ctx, a.ID) })
+	case Remember:
+		r.Lives = a.Lives
+		if s.Journal != nil {
+			r.Err = s.Journal.Write(ctx, sc.Pod.UID, a.Lives)
+		}
 	case FlushStatus:
 		r.Err = s.Statuses.Accepted(ctx, sc.Pod.UID)
 	case Unmount:
@@ -304,10 +317,16 @@ func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err 
 	_, kind := podspec.FindContainer(sc.Pod, a.Name)
 	config, err := s.Configs.Container(ctx, criconfig.ContainerInput{
 		Pod: sc.Pod, Container: a.Container, Kind: kind, Attempt: a.Attempt, ImageRef: a.ImageRef,
-		PodIPs: s.PodIPs(sc.Pod, sandbox), Mounts: sc.Mounts, Sandbox: sandboxConfig,
+		PodIPs: s.PodIPs(sc.Pod, sandbox), Mounts: sc.Mounts, Sandbox: sandboxConfig, TargetID: a.TargetID,
 	})
 	if err != nil {
 		return "", err
+	}
+	if a.Delay > 0 {
+		if config.Annotations == nil {
+			config.Annotations = map[string]string{}
+		}
+		config.Annotations[cri.AnnotationRestartDelay] = a.Delay.String()
 	}
 	if id, err = s.Runtime.CreateContainer(ctx, a.SandboxID, config, sandboxConfig); err != nil {
 		return "", criconfig.Refusal(criconfig.Create, err)
@@ -316,12 +335,18 @@ func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err 
 }
 
 func (s *Steps) stopContainer(ctx context.Context, sc Scene, a Action, r *Result) {
-	if a.Container != nil && !a.Again {
-		message := "Stopping container " + a.Container.Name
-		if a.Why != "" {
-			message = a.Why
-		}
-		s.Events.Event(sc.Pod, a.Container.Name, v1.EventTypeNormal, "Killing", message)
-	}
+	s.killing(sc, a)
 	s.changing(ctx, r, sc.Pod.UID, func() error { return s.Runtime.StopContainer(ctx, a.ID, a.Grace) })
+}
+
+// killing tells that a container is about to be stopped, once.
+func (s *Steps) killing(sc Scene, a Action) {
+	if a.Container == nil || a.Again {
+		return
+	}
+	message := "Stopping container " + a.Container.Name
+	if a.Why != "" {
+		message = a.Why
+	}
+	s.Events.Event(sc.Pod, a.Container.Name, v1.EventTypeNormal, "Killing", message)
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -54,6 +55,9 @@ type Container struct {
 	Hash        string
 	Annotations map[string]string
 	LogPath     string
+	// StopSignal that ends the container, as SIGTERM; empty if the runtime
+	// does not say.
+	StopSignal v1.Signal
 	// Pid of the first process, 0 if unknown or not running.
 	Pid int
 

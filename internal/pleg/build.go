@@ -89,6 +89,7 @@ func readContainer(s *runtimeapi.ContainerStatus, sandboxID string, pid int) obs
 		Hash:        s.GetAnnotations()[cri.AnnotationHash],
 		Annotations: s.GetAnnotations(),
 		LogPath:     s.GetLogPath(),
+		StopSignal:  cri.StopSignal(s.GetStopSignal()),
 		User:        user(s.GetUser().GetLinux()),
 	}
 	if r := s.GetResources().GetLinux(); r != nil {

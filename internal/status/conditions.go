@@ -19,6 +19,7 @@ const (
 	reasonPodCompleted        = "PodCompleted"
 	reasonPodFailed           = "PodFailed"
 	reasonUnknownContainers   = "UnknownContainerStatuses"
+	reasonRestartingAll       = "RestartAllContainersStarted"
 	messageNoSandbox          = "no pod sandbox exists"
 	messageSandboxNotReady    = "pod sandbox is not ready"
 	messageSandboxNoIPAddress = "pod sandbox has no IP address"
@@ -62,6 +63,25 @@ func (g *generator) conditions(s *v1.PodStatus) {
 	} {
 		g.add(s, c)
 	}
+	if podspec.CanRestartAll(g.Pod) {
+		g.add(s, g.restartingAll(s))
+	}
+}
+
+// restartingAll is True while all containers are being stopped because the
+// exit of one restarts them all (KEP-5532).
+func (g *generator) restartingAll(s *v1.PodStatus) v1.PodCondition {
+	c := v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionFalse}
+	switch {
+	case s.Phase == v1.PodSucceeded:
+		c.Reason = reasonPodCompleted
+	case s.Phase == v1.PodFailed:
+		c.Reason = reasonPodFailed
+	case g.RestartingAll != "":
+		c.Status, c.Reason = v1.ConditionTrue, reasonRestartingAll
+		c.Message = fmt.Sprintf("container %s exited with a code for which its restart policy rules restart all containers", g.RestartingAll)
+	}
+	return c
 }
 
 // add sets the condition, with the time since when it has its status.

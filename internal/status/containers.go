@@ -98,31 +98,15 @@ func (g *generator) container(c *v1.Container, kind podspec.Kind, previous []v1.
 	} else {
 		s = g.fromPrevious(c, kind, old)
 	}
-	if w, ok := g.Waiting[c.Name]; ok && g.startsAgain(c, kind, &s) {
+	over := g.Ended || g.Terminating || s.State.Running != nil || kind == podspec.Ephemeral && s.State.Terminated != nil
+	if w, ok := g.Waiting[c.Name]; ok && !over {
 		if s.State.Terminated != nil {
 			s.LastTerminationState = s.State
 		}
+		w.Reason = cmp.Or(w.Reason, g.defaultWaiting().Waiting.Reason)
 		s.State = v1.ContainerState{Waiting: &w}
 	}
 	return s
-}
-
-// startsAgain says whether the container is to be started, so that a reason
-// why it was not is still true.
-func (g *generator) startsAgain(c *v1.Container, kind podspec.Kind, s *v1.ContainerStatus) bool {
-	if g.Ended || g.Terminating || s.State.Running != nil {
-		return false
-	}
-	ended := s.State.Terminated
-	switch {
-	case ended == nil:
-		return true
-	case kind == podspec.Ephemeral:
-		return false
-	case kind == podspec.Init && !podspec.IsSidecar(c) && ended.ExitCode == 0:
-		return false
-	}
-	return restarts(g.Pod, c, ended.ExitCode)
 }
 
 func (g *generator) fromRecords(c *v1.Container, records []*observed.Container, old *v1.ContainerStatus) v1.ContainerStatus {
@@ -157,6 +141,13 @@ func (g *generator) fromRecords(c *v1.Container, records []*observed.Container, 
 		s.Resources = resourcesInForce(c, newest, old)
 	} else {
 		s.Resources = resourcesInForce(c, newest, nil)
+	}
+	if newest.StopSignal != "" {
+		signal := newest.StopSignal
+		s.StopSignal = &signal
+	}
+	if !g.StopSignals {
+		s.StopSignal = nil
 	}
 	s.State = g.state(newest, old, same)
 	switch {

@@ -32,9 +32,10 @@ type Input struct {
 	Previous v1.PodStatus
 	Observed observed.Pod
 
-	// Waiting holds, by container name, why a container that does not run is
-	// not running: reason (ImagePullBackOff, CrashLoopBackOff,
-	// CreateContainerConfigError …) and message.
+	// Waiting holds, by container name, why a container that is to be started
+	// does not run: reason (ImagePullBackOff, CrashLoopBackOff,
+	// CreateContainerConfigError …) and message. Without a reason it is that of
+	// a container on its way.
 	Waiting map[string]v1.ContainerStateWaiting
 	// Failure, if not nil, makes the phase Failed with this reason.
 	Failure *Failure
@@ -51,6 +52,12 @@ type Input struct {
 	// Probes holds results by container name. A container that is absent is
 	// judged by its state alone: started and ready when it runs.
 	Probes map[string]ProbeResult
+
+	// RestartingAll names the container whose exit restarts all of the pod's
+	// (KEP-5532), while they are being stopped; else empty.
+	RestartingAll string
+	// StopSignals: containers' stop signals are told.
+	StopSignals bool
 
 	// RuntimeName is the scheme of container ids ("containerd").
 	RuntimeName string

@@ -90,7 +90,7 @@ func (g *generator) phaseByContainers(s *v1.PodStatus) v1.PodPhase {
 		}
 		switch {
 		case ended != nil && ended.ExitCode != 0:
-			if !restarts(g.Pod, c, ended.ExitCode) {
+			if !podspec.Restarts(g.Pod, c, podspec.Init, ended.ExitCode) {
 				return v1.PodFailed
 			}
 			pending = true
@@ -120,7 +120,7 @@ func (g *generator) phaseByContainers(s *v1.PodStatus) v1.PodPhase {
 			if status.State.Terminated != nil && ended.ExitCode == 0 {
 				succeeded++
 			}
-			if restarts(g.Pod, c, ended.ExitCode) {
+			if podspec.Restarts(g.Pod, c, podspec.Regular, ended.ExitCode) {
 				restarting++
 			}
 		}
@@ -162,37 +162,4 @@ func (g *generator) initializedHere() bool {
 		}
 	}
 	return false
-}
-
-// restarts says whether policy has a container that ended with this code
-// started again: the container's rules, then its own policy, then the pod's
-// (KEP-5307).
-func restarts(pod *v1.Pod, c *v1.Container, exitCode int32) bool {
-	if c.RestartPolicy != nil {
-		for i := range c.RestartPolicyRules {
-			rule := &c.RestartPolicyRules[i]
-			if rule.ExitCodes == nil {
-				continue
-			}
-			in := slices.Contains(rule.ExitCodes.Values, exitCode)
-			if in == (rule.ExitCodes.Operator == v1.ContainerRestartRuleOnExitCodesOpIn) {
-				return true // both actions restart this container
-			}
-		}
-		switch *c.RestartPolicy {
-		case v1.ContainerRestartPolicyAlways:
-			return true
-		case v1.ContainerRestartPolicyOnFailure:
-			return exitCode != 0
-		case v1.ContainerRestartPolicyNever:
-			return false
-		}
-	}
-	switch pod.Spec.RestartPolicy {
-	case v1.RestartPolicyNever:
-		return false
-	case v1.RestartPolicyOnFailure:
-		return exitCode != 0
-	}
-	return true
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
@@ -18,6 +17,7 @@ import (
 	"kubelet/internal/lifecycle"
 	"kubelet/internal/observed"
 	"kubelet/internal/podspec"
+	"kubelet/internal/probe"
 	"kubelet/internal/status"
 )
 
@@ -61,12 +61,21 @@ type References interface {
 	Unregister(types.UID)
 }
 
+// Probes follows the containers that run (package probe). Follow is
+// latest-wins and never blocks, and a changed result wakes the pod's worker.
+type Probes interface {
+	Follow(pod *v1.Pod, targets []probe.Target)
+	// Results are by container ID.
+	Results(types.UID) map[string]probe.Result
+	Forget(types.UID)
+}
+
 // Doer performs actions; *lifecycle.Steps is one.
 type Doer interface {
 	Do(context.Context, lifecycle.Scene, lifecycle.Action) lifecycle.Result
 }
 
-// Config of a pool. Mirrors and References may be nil.
+// Config of a pool. Mirrors, References and Probes may be nil.
 type Config struct {
 	Desired    Desired
 	Observed   Observed
@@ -78,18 +87,26 @@ type Config struct {
 	Explain    *explain.Table
 	Mirrors    Mirrors
 	References References
+	Probes     Probes
 
 	// Leftovers lists pods of which something is on the node's disk or in
 	// its cgroup tree; it is asked once, when all sources have reported.
 	Leftovers func(context.Context) []types.UID
 	// Known says that a pod was accepted by an earlier run of the agent.
 	Known func(types.UID) bool
+	// Remembered is what an earlier run of the agent knew of a pod's
+	// containers; nil if nothing is kept.
+	Remembered func(types.UID) map[string]lifecycle.Life
 	// HostIPs of the node, at most one of each family.
 	HostIPs func() []string
 	// RuntimeName is the prefix of container ids in statuses.
 	RuntimeName string
-	// MaxCrashDelay caps CrashLoopBackOff.
-	MaxCrashDelay time.Duration
+	// Crash is how CrashLoopBackOff grows, and Budget, if not nil, bounds the
+	// restarts of crashing containers on the node. Critical pods need none.
+	Crash  lifecycle.CrashPolicy
+	Budget *lifecycle.Budget
+	// StopSignals: statuses tell the stop signals of containers.
+	StopSignals bool
 	// Now is the clock of the workers; nil for time.Now.
 	Now func() time.Time
 }
@@ -345,14 +362,6 @@ func (p *Pool) newWorker(ctx context.Context, uid types.UID, orphans bool) *work
 		return newWorker(ctx, p, uid, orphan(uid, have), have)
 	default:
 		return nil
-	}
-}
-
-// orphan is what can be known of a pod of which only its remains are left.
-func orphan(uid types.UID, have observed.Pod) *v1.Pod {
-	return &v1.Pod{
-		ObjectMeta: metav1.ObjectMeta{UID: uid, Name: have.Name, Namespace: have.Namespace},
-		Spec:       v1.PodSpec{RestartPolicy: v1.RestartPolicyNever},
 	}
 }
 

@@ -163,7 +163,7 @@ func (s *simulation) boot() {
 		},
 		Known:   func(uid types.UID) bool { return known[uid] },
 		HostIPs: func() []string { return []string{"10.0.0.1"} }, RuntimeName: "containerd",
-		MaxCrashDelay: 300 * time.Second, Now: func() time.Time { return s.now },
+		Crash: lifecycle.CrashPolicy{Initial: 10 * time.Second, Max: 300 * time.Second}, Now: func() time.Time { return s.now },
 	})
 	pool.spawn = func(step func()) { s.steps = append(s.steps, step) }
 	s.pool = pool

@@ -48,8 +48,11 @@ type worker struct {
 	cgroup   string
 	previous v1.PodStatus
 	told     explain.Entry // stage and object that the pod is in, and since when
-	starts   rim
-	stops    rim
+	// starts bring the pod further and end when it is to end; hooks before the
+	// end of a container outlive a shorter grace period.
+	starts, stops, hooks rim
+	// flights can be cancelled one by one.
+	flights map[lifecycle.Key]context.CancelFunc
 	// The versions of pod that mirrors and references know.
 	mirrored, registered *v1.Pod
 	steps                sync.WaitGroup
@@ -89,7 +92,9 @@ func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have ob
 		runs:   have.Running() > 0,
 		wake:   make(chan struct{}, 1),
 		idle:   make(chan struct{}),
-		starts: newRim(context.WithoutCancel(ctx)), stops: newRim(context.WithoutCancel(ctx)),
+		starts: newRim(context.WithoutCancel(ctx)), stops: newRim(context.WithoutCancel(ctx)), hooks: newRim(context.WithoutCancel(ctx)),
+		flights:  map[lifecycle.Key]context.CancelFunc{},
+		history:  p.remembered(uid),
 		fresh:    !podspec.IsStatic(pod) && !pod.CreationTimestamp.IsZero() && pod.Status.StartTime == nil && pod.DeletionTimestamp == nil,
 		previous: status.Previous(pod, p.Desired.Mirror(podspec.FullName(pod))),
 	}
@@ -168,16 +173,20 @@ func (w *worker) end(ctx context.Context) {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			w.starts.cancel()
-			w.stops.cancel()
+			w.cancelAll()
 		case <-w.idle:
 		}
 	})
 	w.steps.Wait()
 	cut()
 	close(w.idle)
+	w.cancelAll()
+}
+
+func (w *worker) cancelAll() {
 	w.starts.cancel()
 	w.stops.cancel()
+	w.hooks.cancel()
 }
 
 // turn reads everything that is known, decides, tells and begins what is to be
@@ -194,6 +203,7 @@ func (w *worker) turn() (next time.Time) {
 			w.pool.Admission.SubmitAll([]admission.Request{r})
 		}
 	}
+	w.history.Prune(&have)
 	w.noteStart(have, now)
 	out := w.plan(have, now)
 	if w.state.Phase == Gone {
@@ -248,6 +258,10 @@ func (w *worker) receive(now time.Time) {
 func (w *worker) note(r lifecycle.Result, now time.Time) {
 	logger := klog.FromContext(w.ctx)
 	w.history.End(r, now)
+	if cancel := w.flights[r.Key]; cancel != nil {
+		cancel()
+		delete(w.flights, r.Key)
+	}
 	switch {
 	case r.Err == nil && r.Kind == lifecycle.Prepare:
 		w.cgroup = r.CgroupParent
@@ -328,8 +342,9 @@ func (w *worker) plan(have observed.Pod, now time.Time) lifecycle.Output {
 	for {
 		in := lifecycle.Input{
 			Now: now, Pod: w.pod, Observed: have, History: w.history,
-			MaxCrashDelay: w.pool.MaxCrashDelay, Status: w.previous,
-			Grace: w.state.Grace, Since: w.ending, Why: w.state.Why,
+			Crash: w.pool.Crash, Budgeted: w.pool.Budget != nil && !podspec.IsCritical(w.pod),
+			Status: w.previous,
+			Grace:  w.state.Grace, Since: w.ending, Why: w.state.Why,
 			Delete: w.state.Deleted && !w.state.Removed,
 			Gone:   w.state.Removed,
 			Silent: w.state.Removed,
@@ -349,7 +364,16 @@ func (w *worker) plan(have observed.Pod, now time.Time) lifecycle.Output {
 		case Gone:
 			return lifecycle.Output{}
 		}
+		in.Probes = w.follow(in)
+		in.History = w.history
 		out := lifecycle.Plan(in)
+		if len(out.Reserve) > 0 {
+			for _, id := range out.Reserve {
+				w.history.Turn(id, w.pool.Budget.Reserve(now))
+			}
+			continue
+		}
+		w.history.Note(&out, now)
 		before := w.state.Phase
 		grace := podspec.Grace(w.pod)
 		switch {
@@ -438,8 +462,9 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 	ran := have.ReadySandbox() != nil && have.Running() > 0
 	before := w.previous
 	w.previous = status.Generate(status.Input{
-		Pod: w.pod, Previous: w.previous, Observed: w.settled(have),
+		Pod: w.pod, Previous: w.previous, Observed: w.settled(have, out.Untold),
 		Waiting: out.Waiting, Failure: w.state.Failure,
+		Probes: w.probed(have), RestartingAll: out.RestartingAll, StopSignals: w.pool.StopSignals,
 		Ended:        w.state.Phase >= Terminated,
 		Terminating:  w.state.Phase == Terminating,
 		VolumesReady: ran || w.history.Steps[lifecycle.Key{Kind: lifecycle.Mount}].Mounted,
@@ -453,11 +478,14 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 	return settles
 }
 
-// settled leaves out containers that are created and being started right now:
-// the moment between the two is no news for the API server.
-func (w *worker) settled(have observed.Pod) observed.Pod {
+// settled leaves out containers that are not to be told of yet: those whose
+// postStart hook has not ended well, and those that are created and being
+// started right now, for the moment between the two is no news for the API
+// server.
+func (w *worker) settled(have observed.Pod, untold map[string]bool) observed.Pod {
 	passing := func(c observed.Container) bool {
-		return c.State == observed.Created && w.history.Steps[lifecycle.Key{Kind: lifecycle.StartContainer, Name: c.Name}].InFlight
+		return untold[c.ID] ||
+			c.State == observed.Created && w.history.Steps[lifecycle.Key{Kind: lifecycle.StartContainer, Name: c.Name}].InFlight
 	}
 	if slices.ContainsFunc(have.Containers, passing) {
 		have.Containers = slices.DeleteFunc(slices.Clone(have.Containers), passing)
@@ -468,11 +496,10 @@ func (w *worker) settled(have observed.Pod) observed.Pod {
 // begin starts the actions of a plan, each in a goroutine of its own that
 // posts the result.
 func (w *worker) begin(have observed.Pod, out lifecycle.Output, now time.Time) {
-	for name, crash := range out.Crashes {
-		if w.history.Crashes == nil {
-			w.history.Crashes = map[string]lifecycle.CrashBackoff{}
+	for _, key := range out.Cancel {
+		if cancel := w.flights[key]; cancel != nil {
+			cancel()
 		}
-		w.history.Crashes[name] = crash
 	}
 	w.launch(len(out.Actions), now)
 	scene := lifecycle.Scene{Pod: w.pod, Observed: have, Mounts: w.mounts, CgroupParent: w.cgroup, Since: w.arrived}
@@ -483,9 +510,12 @@ func (w *worker) begin(have observed.Pod, out lifecycle.Output, now time.Time) {
 		}
 		ctx := w.stops.ctx
 		switch a.Kind {
-		case lifecycle.Prepare, lifecycle.Mount, lifecycle.RunSandbox, lifecycle.PullImage, lifecycle.StartContainer:
+		case lifecycle.Prepare, lifecycle.Mount, lifecycle.RunSandbox, lifecycle.PullImage, lifecycle.StartContainer, lifecycle.PostStart:
 			ctx = w.starts.ctx
+		case lifecycle.PreStop:
+			ctx = w.hooks.ctx
 		}
+		ctx, w.flights[a.Key] = context.WithCancel(ctx)
 		w.steps.Add(1)
 		w.pool.spawn(func() {
 			defer w.steps.Done()
@@ -499,6 +529,9 @@ func (w *worker) begin(have observed.Pod, out lifecycle.Output, now time.Time) {
 func (w *worker) leave() {
 	if w.pool.References != nil {
 		w.pool.References.Unregister(w.uid)
+	}
+	if w.pool.Probes != nil {
+		w.pool.Probes.Forget(w.uid)
 	}
 	w.pool.Statuses.Forget(w.uid)
 	w.pool.Admission.Forget(w.uid)

@@ -109,11 +109,11 @@ func newAgent(w *world, n int) *agent {
 			IsUnknown: cri.IsUnknown,
 			PodIPs:    func(_ *v1.Pod, s *observed.Sandbox) []string { return s.IPs },
 		},
-		Leftovers:     func(context.Context) []types.UID { return w.disk.list(w.disk.volumes, w.disk.cgroups, w.disk.logs) },
-		Known:         func(uid types.UID) bool { return known[uid] },
-		HostIPs:       func() []string { return []string{"10.0.0.1"} },
-		RuntimeName:   "containerd",
-		MaxCrashDelay: 300 * time.Second,
+		Leftovers:   func(context.Context) []types.UID { return w.disk.list(w.disk.volumes, w.disk.cgroups, w.disk.logs) },
+		Known:       func(uid types.UID) bool { return known[uid] },
+		HostIPs:     func() []string { return []string{"10.0.0.1"} },
+		RuntimeName: "containerd",
+		Crash:       lifecycle.CrashPolicy{Initial: 10 * time.Second, Max: 300 * time.Second},
 	})
 	a.source = must(source.NewAPI(source.APIConfig{ListWatch: api, Sink: sink{a}}))
 	return a

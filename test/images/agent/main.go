@@ -9,6 +9,9 @@
 //	agent serve ADDR DIR            serve files of DIR, and /env, /hostname, over HTTP
 //	agent write FILE TEXT...        append TEXT and a newline to FILE
 //	agent wait-file FILE            wait until FILE exists, then end with 0
+//	agent has FILE                  end with 0 if FILE exists, else with 1 (a probe)
+//	agent hook FILE TEXT [WAIT]     append TEXT to FILE, wait until the file WAIT exists (a hook)
+//	agent exit-on CODE FILE         end with CODE when FILE exists, and remove it; with 0 on SIGTERM
 //	agent env                       print the environment, sorted, then pause
 //	agent cat FILE...               print files, then pause
 //	agent lines BYTES PER_SECOND    print BYTES as numbered lines of 100 bytes, at that speed
@@ -100,6 +103,36 @@ func main() {
 				return
 			}
 			time.Sleep(20 * time.Millisecond)
+		}
+	case "has":
+		if _, err := os.Stat(arg(args, 0)); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	case "hook":
+		appendLine(arg(args, 0), arg(args, 1))
+		for len(args) > 2 {
+			if _, err := os.Stat(args[2]); err == nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		return
+	case "exit-on":
+		for {
+			if err := os.Remove(arg(args, 1)); err == nil {
+				code, err := strconv.Atoi(args[0])
+				check(err)
+				note("end")
+				os.Exit(code)
+			}
+			select {
+			case <-terms:
+				note("end")
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
 		}
 	case "env":
 		fmt.Println(environment())

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -25,6 +27,8 @@ const (
 	ownColumn      = "kubelet"
 )
 
+var allColumns = []string{floorColumn, upstreamColumn, ownColumn}
+
 // bench is a run.
 type bench struct {
 	options
@@ -33,7 +37,7 @@ type bench struct {
 
 	control  *harness.Node
 	client   kubernetes.Interface
-	columns  []*column // floor, upstream, kubelet
+	columns  []*column // in the order of allColumns
 	observer *observer
 	names    int
 }
@@ -74,15 +78,23 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	for i, c := range []*column{
 		{name: floorColumn}, {name: upstreamColumn, binary: harness.UpstreamBinary()}, {name: ownColumn, binary: own},
 	} {
+		if !slices.Contains(b.options.columns, c.name) {
+			continue
+		}
 		if c.node, err = harness.NewNode(ctx, harness.Config{
 			Name: "node-" + c.name, Join: b.control, Address: fmt.Sprintf("10.70.0.%d", 10+i),
 		}); err != nil {
 			return err
 		}
 		b.columns = append(b.columns, c)
+		if c.name == floorColumn {
+			if c.floor, err = newFloor(ctx, c.node); err != nil {
+				return err
+			}
+		}
 	}
-	if b.columns[0].floor, err = newFloor(ctx, b.columns[0].node); err != nil {
-		return err
+	if len(b.columns) == 0 {
+		return fmt.Errorf("no column chosen; there are %s", strings.Join(allColumns, ", "))
 	}
 	if b.observer, err = newObserver(ctx, b.client); err != nil {
 		return err
@@ -225,9 +237,14 @@ func (b *bench) rotate(turn int) []*column {
 }
 
 // kubelets are the columns that have one, in an order that changes.
-func (b *bench) kubelets(turn int) []*column {
-	if turn%2 == 0 {
-		return b.columns[1:]
+func (b *bench) kubelets(turn int) (columns []*column) {
+	for _, c := range b.columns {
+		if c.binary != "" {
+			columns = append(columns, c)
+		}
 	}
-	return []*column{b.columns[2], b.columns[1]}
+	if turn%2 == 1 {
+		slices.Reverse(columns)
+	}
+	return columns
 }

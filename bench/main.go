@@ -37,7 +37,7 @@ type options struct {
 	out       string
 	idle      time.Duration
 	pods      int
-	memory    []int
+	columns   []string
 	keep      bool
 }
 
@@ -48,15 +48,17 @@ func main() {
 		return
 	}
 	var o options
-	var names string
+	var names, columns string
 	flag.StringVar(&names, "scenario", "", "scenarios to run, by number or name, separated by commas (all of them if empty):\n"+scenarioHelp())
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each scenario")
 	flag.StringVar(&o.kubelet, "kubelet", "", "the kubelet to measure in place of this project's own")
 	flag.StringVar(&o.out, "out", "bench/results", "folder of the results")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long an idle kubelet is measured")
 	flag.IntVar(&o.pods, "pods", 10, "pods, kills and deletions of a round, one at a time")
+	flag.StringVar(&columns, "columns", strings.Join(allColumns, ","), "columns to measure")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs of all programs")
 	flag.Parse()
+	o.columns = strings.Split(columns, ",")
 	if names != "" {
 		o.scenarios = strings.Split(names, ",")
 	}

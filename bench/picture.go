@@ -45,7 +45,7 @@ func (r *report) picture() []byte {
 func (w *row) draw(out *bytes.Buffer, y float64) float64 {
 	var columns []string
 	most := 0.0
-	for _, c := range []string{floorColumn, upstreamColumn, ownColumn} {
+	for _, c := range allColumns {
 		if len(w.Values[c]) > 0 {
 			columns = append(columns, c)
 			most = max(most, summarize(w.Values[c]).Max)

@@ -104,7 +104,7 @@ func (r *report) describe(b *bench) error {
 	r.Machine["load at start"] = first("/proc/loadavg")
 	r.Machine["containerd"] = b.columns[0].node.Containerd
 	r.Machine["commit"] = version("git", "describe", "--always", "--dirty")
-	for _, c := range b.columns[1:] {
+	for _, c := range b.kubelets(0) {
 		r.Machine[c.name] = version(c.binary, "--version")
 		info, err := os.Stat(c.binary)
 		if err != nil {
@@ -255,7 +255,7 @@ func (r *report) markdown() string {
 	for _, w := range r.Rows {
 		w.judge()
 		fmt.Fprintf(&b, "| %s | %s | %s |", w.Scenario, w.What, w.Unit)
-		for _, c := range []string{floorColumn, upstreamColumn, ownColumn} {
+		for _, c := range allColumns {
 			fmt.Fprintf(&b, " %s |", w.cell(c))
 		}
 		for _, c := range []string{floorColumn, upstreamColumn} {
@@ -311,7 +311,7 @@ func number(v float64) string {
 func (b *bench) progress(round int, rows ...*row) {
 	for _, w := range rows {
 		line := fmt.Sprintf("  round %d  %s:", round+1, w.What)
-		for _, c := range []string{floorColumn, upstreamColumn, ownColumn} {
+		for _, c := range allColumns {
 			if v, ok := w.value(c, false); ok {
 				line += fmt.Sprintf("  %s %s", c, number(v))
 			}

@@ -24,7 +24,7 @@ func (b *bench) restart(ctx context.Context) error {
 	cpu := b.report.row("6", what+"CPU of the first 30 s", cpuSeconds)
 	cpu.goal(ratio{of: ownColumn, to: upstreamColumn, most: 0.5})
 	pods := map[*column][]*v1.Pod{}
-	for _, c := range b.columns[1:] {
+	for _, c := range b.kubelets(0) {
 		if err := b.active(ctx, c); err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func (b *bench) restart(ctx context.Context) error {
 		}
 		b.progress(r, known, fresh, cpu)
 	}
-	for _, c := range b.columns[1:] {
+	for _, c := range b.kubelets(0) {
 		if err := b.active(ctx, c); err != nil {
 			return err
 		}

@@ -303,7 +303,16 @@ func shortVersion() string {
 }
 
 func (a *Agent) plegConfig() pleg.Config {
-	return pleg.Config{Runtime: a.runtime, Table: a.observed, RuntimePID: a.runtime.RuntimePID, Registerer: a.registry}
+	return pleg.Config{
+		Runtime: a.runtime, Table: a.observed, RuntimePID: a.runtime.RuntimePID, Registerer: a.registry,
+		Processes: func(uid types.UID, id string) []int {
+			d, ok := a.desired.Get(uid)
+			if !ok {
+				return nil
+			}
+			return a.cgroups.Processes(d.Pod, id)
+		},
+	}
 }
 
 func (a *Agent) admissionConfig() (admission.Config, error) {

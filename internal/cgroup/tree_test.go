@@ -297,6 +297,12 @@ func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 			joinCgroup(t, filepath.Join(dir, below), cmd.Process.Pid)
 		}
 	}
+	if got := tree.Processes(pod, "c1"); len(got) == 0 || !slices.Contains(got, inside[0].Process.Pid) {
+		t.Errorf("processes of the first container: %v, want %d among them", got, inside[0].Process.Pid)
+	}
+	if got := tree.Processes(pod, "c3"); len(got) != 0 {
+		t.Errorf("processes of a container that is not there: %v", got)
+	}
 	stranger := exec.Command("sleep", "1000")
 	if err := stranger.Start(); err != nil {
 		t.Fatal(err)

@@ -207,6 +207,31 @@ func samePod(a, b *observed.Pod) bool {
 	})
 }
 
+// fingerprintOf is the fingerprint of a list of what is known.
+func fingerprintOf(p *observed.Pod) uint64 {
+	l := listing{}
+	for i := range p.Sandboxes {
+		state := runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+		if p.Sandboxes[i].Ready {
+			state = runtimeapi.PodSandboxState_SANDBOX_READY
+		}
+		l.sandboxes = append(l.sandboxes, &runtimeapi.PodSandbox{Id: p.Sandboxes[i].ID, State: state})
+	}
+	for i := range p.Containers {
+		state := runtimeapi.ContainerState_CONTAINER_UNKNOWN
+		switch p.Containers[i].State {
+		case observed.Created:
+			state = runtimeapi.ContainerState_CONTAINER_CREATED
+		case observed.Running:
+			state = runtimeapi.ContainerState_CONTAINER_RUNNING
+		case observed.Exited:
+			state = runtimeapi.ContainerState_CONTAINER_EXITED
+		}
+		l.containers = append(l.containers, &runtimeapi.Container{Id: p.Containers[i].ID, State: state})
+	}
+	return l.fingerprint()
+}
+
 // fingerprint is the same for two listings of the same things in the same
 // states, in whatever order; 0 is for nothing.
 func (l *listing) fingerprint() uint64 {

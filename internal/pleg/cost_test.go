@@ -77,6 +77,89 @@ func TestCallsOfAStart(t *testing.T) {
 	})
 }
 
+// TestCallsOfAnAction counts what it costs to read only what an action has
+// changed, where processes are found without the runtime.
+func TestCallsOfAnAction(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := newNode(t, critest.Config{}, func(n *node) { n.see = true })
+		ctx, uid := t.Context(), uidOf("web")
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := n.r.Counts()
+		costs := func(what string, want map[string]int) {
+			t.Helper()
+			time.Sleep(5 * time.Second) // what an event asks for comes by then
+			now := n.r.Counts()
+			for _, method := range []string{"ListPodSandbox", "ListContainers", "PodSandboxStatus", "ContainerStatus"} {
+				if got := now[method] - before[method]; got != want[method] {
+					t.Errorf("%s: %d calls of %s, want %d", what, got, method, want[method])
+				}
+			}
+			before = now
+		}
+		sandbox := critest.SandboxConfig("default", "web", string(uid), 0)
+		sid, err := n.c.RunPodSandbox(ctx, sandbox, "")
+		must(err)
+		must(n.g.RefreshSandbox(ctx, uid, sid))
+		n.want("web", "ready | ")
+		costs("a sandbox", map[string]int{"PodSandboxStatus": 1})
+
+		id, err := n.c.CreateContainer(ctx, sid, critest.ContainerConfig(sandbox, "app", "img", 0), sandbox)
+		must(err)
+		must(n.c.StartContainer(ctx, id))
+		must(n.g.RefreshContainer(ctx, uid, sid, id))
+		n.want("web", "ready | app#0 running")
+		synctest.Wait()
+		if watched := n.exits.watched(); watched != 2 {
+			t.Errorf("%d processes are watched, want 2", watched)
+		}
+		costs("a container", map[string]int{"ContainerStatus": 1})
+
+		must(n.c.StopContainer(ctx, id, 0))
+		time.Sleep(time.Millisecond) // the event tells how it ended
+		must(n.g.RefreshContainer(ctx, uid, sid, id))
+		n.want("web", "ready | app#0 exited 137")
+		costs("the end of a container", nil)
+
+		must(n.c.StopPodSandbox(ctx, sid))
+		must(n.g.RefreshSandbox(ctx, uid, sid))
+		n.want("web", "not ready | app#0 exited 137")
+		must(n.c.RemoveContainer(ctx, id))
+		must(n.g.RefreshContainer(ctx, uid, sid, "no-such-container"))
+		n.want("web", "not ready | app#0 exited 137")
+		must(n.c.RemovePodSandbox(ctx, sid))
+		must(n.g.Refresh(ctx, uid))
+		n.want("web", " | ")
+	})
+}
+
+// TestPartsAndWholes: whatever is asked for while a read is under way is
+// covered by one that begins later.
+func TestPartsAndWholes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := newNode(t, critest.Config{}, nil)
+		ctx, uid := t.Context(), uidOf("web")
+		sid, _ := n.runPod("web", "app")
+		n.r.Inject(critest.Match{Method: "PodSandboxStatus"}, critest.Fault{Delay: time.Second})
+		go func() { _ = n.g.RefreshSandbox(ctx, uid, sid) }()
+		synctest.Wait()
+		id := n.runContainer("web", sid, "second", 0)
+		ended := make(chan error, 2)
+		go func() { ended <- n.g.RefreshContainer(ctx, uid, sid, id) }()
+		go func() { ended <- n.g.Refresh(ctx, uid) }()
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			n.want("web", "ready | app#0 running, second#0 running")
+		}
+	})
+}
+
 func TestWhatIsGoneIsForgotten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := newNode(t, critest.Config{}, nil)

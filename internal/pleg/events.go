@@ -71,22 +71,26 @@ func (g *Generator) onEvent(e *runtimeapi.ContainerEventResponse) {
 	p := g.podOf(types.UID(e.GetPodSandboxStatus().GetMetadata().GetUid()), id)
 	if p == nil {
 		if uid := types.UID(e.GetPodSandboxStatus().GetLabels()[cri.LabelPodUID]); uid != "" {
-			g.hint(uid)
+			g.hint(uid, id)
 		} else if e.GetPodSandboxStatus() == nil && e.GetContainerEventType() != runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT {
 			notify(g.relistSoon)
 		}
 		return
 	}
 	if e.GetContainerEventType() != runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
-		g.hint(p.uid)
+		g.hint(p.uid, id)
 		return
 	}
 	p.store.Lock()
 	c, s := findContainer(&p.snap, id), findSandbox(&p.snap, id)
+	if c != nil {
+		c = new(*c) // what is stored may not be touched without the lock
+	}
 	ended := c != nil && c.State == observed.Exited || s != nil && !s.Ready
 	p.store.Unlock()
 	switch {
 	case ended:
+	case c != nil && g.toldExit(p, c, e):
 	case c != nil:
 		g.confirmExit(p, id, false)
 	case s != nil:
@@ -94,6 +98,31 @@ func (g *Generator) onEvent(e *runtimeapi.ContainerEventResponse) {
 	default:
 		g.ask(p.uid, request{})
 	}
+}
+
+// toldExit stores the end of a container if the event has its status, which
+// is the runtime's own word as much as an answer to a call is.
+func (g *Generator) toldExit(p *pod, c *observed.Container, e *runtimeapi.ContainerEventResponse) bool {
+	names := map[string]struct{}{}
+	var told *runtimeapi.ContainerStatus
+	for _, s := range e.GetContainersStatuses() {
+		names[s.GetLabels()[cri.LabelContainerName]] = struct{}{}
+		if s.GetId() == c.ID {
+			told = s
+		}
+	}
+	if told.GetState() != runtimeapi.ContainerState_CONTAINER_EXITED || told.GetFinishedAt() == 0 {
+		return false
+	}
+	ended := readContainer(told, c.SandboxID, 0)
+	// Files are read here, which may take a while.
+	g.spawn(func(context.Context) {
+		ended.Message = terminationMessage(told, len(names))
+		if !g.putExit(p, ended) {
+			g.ask(p.uid, request{})
+		}
+	})
+	return true
 }
 
 // podOf finds the pod of an event: by UID, or, where the runtime could not

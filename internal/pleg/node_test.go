@@ -26,6 +26,7 @@ type node struct {
 	table   *observed.Table
 	g       *Generator
 	exits   *fakeExits
+	see     bool // processes are found in cgroups
 	stop    context.CancelFunc
 	stopped chan error
 
@@ -41,6 +42,7 @@ type fakeExits struct {
 	opened int
 	refuse error // of Open
 	alien  bool  // the process is in another cgroup
+	leads  bool  // processes are the first of a PID namespace
 }
 
 type fakeProcess struct {
@@ -60,6 +62,8 @@ func (e *fakeExits) Open(pid int) (Process, error) {
 }
 
 func (p *fakeProcess) BelongsTo(...string) (bool, error) { return !p.exits.alien, nil }
+
+func (p *fakeProcess) Leads() (bool, error) { return p.exits.leads, nil }
 
 func (p *fakeProcess) Notify(f func()) error {
 	p.exits.mu.Lock()
@@ -110,6 +114,10 @@ func newNode(t *testing.T, cfg critest.Config, before func(*node)) *node {
 			pc.Exits = nil
 		}
 	}
+	if n.see {
+		n.exits.leads = true
+		pc.Processes = n.processes
+	}
 	var err error
 	if n.g, err = New(pc); err != nil {
 		t.Fatal(err)
@@ -129,6 +137,22 @@ func newNode(t *testing.T, cfg critest.Config, before func(*node)) *node {
 	})
 	synctest.Wait()
 	return n
+}
+
+// processes stands for the cgroups of containers: the first process, and one
+// that it started.
+func (n *node) processes(uid types.UID, id string) []int {
+	for _, s := range n.r.Sandboxes("") {
+		if s.ID == id && s.Pid > 0 {
+			return []int{s.Pid}
+		}
+	}
+	for _, c := range n.r.Containers("") {
+		if c.ID == id && c.Pid > 0 {
+			return []int{c.Pid}
+		}
+	}
+	return nil
 }
 
 func uidOf(pod string) types.UID { return types.UID("uid-" + pod) }

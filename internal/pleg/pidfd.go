@@ -127,14 +127,43 @@ func (p *pidfd) BelongsTo(ids ...string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read cgroup of process: %w", err)
 	}
-	// What was read is of this process only if it was alive then.
+	if err := p.alive(); err != nil {
+		return false, err
+	}
+	return namesOne(string(body), ids), nil
+}
+
+// Leads implements Process (proc(5), NSpid of status).
+func (p *pidfd) Leads() (bool, error) {
+	body, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	if errors.Is(err, os.ErrNotExist) {
+		err = unix.ESRCH
+	}
+	if err != nil {
+		return false, fmt.Errorf("read status of process: %w", err)
+	}
+	if err := p.alive(); err != nil {
+		return false, err
+	}
+	for line := range strings.Lines(string(body)) {
+		if ids, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			fields := strings.Fields(ids)
+			return len(fields) == 2 && fields[1] == "1", nil
+		}
+	}
+	return false, nil
+}
+
+// alive returns an error if the process has ended: then what was read under
+// its pid may have been of another one.
+func (p *pidfd) alive() error {
 	p.set.mu.Lock()
 	fd := p.fd
 	p.set.mu.Unlock()
 	if err := unix.PidfdSendSignal(fd, 0, nil, 0); err != nil {
-		return false, fmt.Errorf("probe process: %w", err)
+		return fmt.Errorf("probe process: %w", err)
 	}
-	return namesOne(string(body), ids), nil
+	return nil
 }
 
 // namesOne says whether a /proc/PID/cgroup names one of ids. The systemd

@@ -100,6 +100,9 @@ func TestPidfds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if ok, err := p.Leads(); ok || err != nil {
+		t.Errorf("the first process of a PID namespace: %v, %v", ok, err)
+	}
 	if ok, err := p.BelongsTo("no-such-cgroup"); ok || err != nil {
 		t.Errorf("in a cgroup that is not there: %v, %v", ok, err)
 	}

@@ -58,6 +58,10 @@ type Config struct {
 	// Exits watches processes. Nil: pidfds, if RuntimePID shows that the
 	// runtime's process ids are ours, else none.
 	Exits ProcessExits
+	// Processes returns the ids of the processes in the cgroup of a sandbox
+	// or container, as seen from here; empty if that is not known. It saves
+	// asking the runtime for the pid and for a confirmation of it. May be nil.
+	Processes func(uid types.UID, id string) []int
 	// RuntimePID returns the process id of the runtime, 0 if it cannot be
 	// seen from here (cri.Client.RuntimePID). Nil: it cannot.
 	RuntimePID func(context.Context) (int, error)
@@ -142,12 +146,28 @@ func (g *Generator) Run(ctx context.Context) error {
 // could not be had; the rest is stored then, and the pod is read again in the
 // background. Calls at the same time share one read.
 func (g *Generator) Refresh(ctx context.Context, uid types.UID) error {
+	return g.refresh(ctx, uid, request{forced: true})
+}
+
+// RefreshSandbox is Refresh for one sandbox: of everything else of the pod the
+// table keeps what it has.
+func (g *Generator) RefreshSandbox(ctx context.Context, uid types.UID, id string) error {
+	return g.refresh(ctx, uid, request{forced: true, only: []part{{sandboxID: id}}})
+}
+
+// RefreshContainer is Refresh for one container of a sandbox. If the table has
+// its end already, nothing is asked.
+func (g *Generator) RefreshContainer(ctx context.Context, uid types.UID, sandboxID, id string) error {
+	return g.refresh(ctx, uid, request{forced: true, only: []part{{sandboxID, id}}})
+}
+
+func (g *Generator) refresh(ctx context.Context, uid types.UID, req request) error {
 	select {
 	case <-g.running:
 	case <-ctx.Done():
 		return fmt.Errorf("refresh pod: %w", ctx.Err())
 	}
-	r := g.ask(uid, request{forced: true})
+	r := g.ask(uid, req)
 	if r == nil {
 		return fmt.Errorf("refresh pod: %w", context.Canceled)
 	}

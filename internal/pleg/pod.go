@@ -2,6 +2,7 @@ package pleg
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +20,9 @@ const (
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 30 * time.Second
 	// ownActionTime is how long an event that the agent's own action caused
-	// waits for the Refresh that the agent makes after it.
-	ownActionTime = 100 * time.Millisecond
+	// waits for the Refresh that the agent makes after it. On a busy node the
+	// calls of one action are seconds apart.
+	ownActionTime = 3 * time.Second
 )
 
 // pod is what the generator keeps of one pod in the runtime.
@@ -74,7 +76,13 @@ type request struct {
 	// seed is the pod's part of a full list, to be used instead of lists of
 	// its own; nil if the answer has to be newer than that.
 	seed *listing
+	// only names what alone is to be read; nil for the whole pod. A whole
+	// read that has not begun covers it.
+	only []part
 }
+
+// part is one sandbox, or one container of it.
+type part struct{ sandboxID, containerID string }
 
 // podLocked returns the pod, a new one if need be.
 func (g *Generator) podLocked(uid types.UID) *pod {
@@ -99,10 +107,7 @@ func (g *Generator) askLocked(uid types.UID, req request) *round {
 	if p.next == nil {
 		p.next = &round{request: req, done: make(chan struct{})}
 	} else {
-		p.next.forced = p.next.forced || req.forced
-		if p.next.seed != nil && (req.seed == nil || req.seed.at.After(p.next.seed.at)) {
-			p.next.seed = req.seed
-		}
+		p.next.merge(req)
 	}
 	r := p.next
 	if !p.busy {
@@ -112,6 +117,22 @@ func (g *Generator) askLocked(uid types.UID, req request) *round {
 		p.busy = true
 	}
 	return r
+}
+
+// merge makes one request do for two.
+func (r *request) merge(other request) {
+	r.forced = r.forced || other.forced
+	switch {
+	case r.only != nil && other.only != nil:
+		r.only = append(r.only, other.only...)
+		return
+	case r.only != nil || other.only != nil:
+		// The whole pod, and newer than any list that was made already.
+		r.only, r.seed = nil, nil
+	}
+	if r.seed != nil && (other.seed == nil || other.seed.at.After(r.seed.at)) {
+		r.seed = other.seed
+	}
 }
 
 // serve reads a pod for as long as it is asked to. There is one at most per
@@ -154,8 +175,9 @@ func (g *Generator) serve(ctx context.Context, p *pod) {
 }
 
 // hint asks for a read in a moment, unless one that begins later than now
-// comes before.
-func (g *Generator) hint(uid types.UID) {
+// comes before, or the container or sandbox is known to run, or to have run,
+// by then.
+func (g *Generator) hint(uid types.UID, id string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.podLocked(uid)
@@ -165,10 +187,14 @@ func (g *Generator) hint(uid types.UID) {
 	p.hinted = true
 	since := time.Now()
 	time.AfterFunc(ownActionTime, func() {
+		p.store.Lock()
+		c, s := findContainer(&p.snap, id), findSandbox(&p.snap, id)
+		known := c != nil && c.State != observed.Created || s != nil
+		p.store.Unlock()
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		p.hinted = false
-		if g.pods[uid] == p && p.listedAt.After(since) {
+		if g.pods[uid] == p && (known || p.listedAt.After(since)) {
 			return
 		}
 		g.askLocked(uid, request{})
@@ -192,6 +218,47 @@ func (g *Generator) put(p *pod, now observed.Pod, unread map[string]struct{}, fo
 		g.set(p, now)
 	}
 	g.tidyWatches(p)
+}
+
+// putParts stores what was read of parts of a pod, and leaves the rest as it
+// was. It returns the fingerprint that a list would have now.
+func (g *Generator) putParts(p *pod, at time.Time, r *partsRead) (listed uint64) {
+	p.store.Lock()
+	defer p.store.Unlock()
+	now := p.snap
+	now.UID = p.uid
+	if now.At.IsZero() {
+		now.At = at
+	}
+	now.Sandboxes, now.Containers = slices.Clone(now.Sandboxes), slices.Clone(now.Containers)
+	for _, s := range r.sandboxes {
+		if r.name != "" {
+			now.Name, now.Namespace = r.name, r.namespace
+		}
+		if old := findSandbox(&now, s.ID); old != nil {
+			*old = s
+		} else {
+			now.Sandboxes = append(now.Sandboxes, s)
+		}
+		delete(p.unread, s.ID)
+	}
+	for _, c := range r.containers {
+		delete(p.unread, c.ID)
+		switch old := findContainer(&now, c.ID); {
+		case old == nil:
+			now.Containers = append(now.Containers, c)
+		case old.State != observed.Exited: // what ended stays ended
+			*old = c
+		}
+	}
+	for _, id := range r.gone {
+		delete(p.unread, id)
+		now.Containers = slices.DeleteFunc(now.Containers, func(c observed.Container) bool { return c.ID == id })
+	}
+	sortPod(&now)
+	g.set(p, now)
+	g.tidyWatches(p)
+	return fingerprintOf(&now)
 }
 
 // set writes the table. p.store is held.

@@ -20,6 +20,7 @@ type reading struct {
 	before  observed.Pod // what was known
 	unread  map[string]struct{}
 	watched func(id string) bool
+	seen    bool // processes can be found without the runtime
 
 	sandboxes  map[string]answer[observed.Sandbox]
 	containers map[string]answer[observed.Container]
@@ -38,6 +39,9 @@ type answer[T any] struct {
 // read reads a pod and stores the answer. What could be read is stored even
 // when the rest fails or hangs.
 func (g *Generator) read(ctx context.Context, p *pod, req request) error {
+	if req.only != nil {
+		return g.readParts(ctx, p, req.only)
+	}
 	g.mu.Lock()
 	listedAt := p.listedAt
 	g.mu.Unlock()
@@ -97,6 +101,7 @@ func (g *Generator) newReading(p *pod, l *listing) *reading {
 	for id := range p.watches {
 		watched[id] = true
 	}
+	r.seen = g.cfg.Processes != nil
 	r.watched = func(id string) bool { return g.exits.Load() == nil || watched[id] }
 	return r
 }
@@ -215,7 +220,7 @@ func (r *reading) eachContainerToRead(f func(id, sandboxID string, ended, verbos
 		}
 		if _, unread := r.unread[c.GetId()]; old == nil || unread || old.State != stateOf(c.GetState()) {
 			state := stateOf(c.GetState())
-			f(c.GetId(), c.GetPodSandboxId(), state == observed.Exited, state == observed.Running && !r.watched(c.GetId()))
+			f(c.GetId(), c.GetPodSandboxId(), state == observed.Exited, state == observed.Running && !r.seen && !r.watched(c.GetId()))
 		}
 	}
 	for i := range r.before.Containers {

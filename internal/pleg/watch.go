@@ -25,6 +25,9 @@ type Process interface {
 	// BelongsTo says whether the process is in a cgroup whose path names one
 	// of ids.
 	BelongsTo(ids ...string) (bool, error)
+	// Leads says whether the process is the first one of a PID namespace
+	// right below ours.
+	Leads() (bool, error)
 	// Notify has f called, in a goroutine that must not be blocked, when the
 	// process has ended, and at once if it has ended already.
 	Notify(f func()) error
@@ -162,12 +165,18 @@ func (g *Generator) setWatch(ctx context.Context, p *pod, id string, w *watch, p
 	notify(g.relistSoon)
 }
 
-// openProcess takes hold of the first process of a container. A pid may have
-// been given to another process since the runtime told it, so once the
-// process is held, the runtime has to say that the container still runs (a
-// container has one first process in its life, so that is the same one), and
-// the process has to be in the container's cgroup.
+// openProcess takes hold of the first process of a container. The first
+// process of a PID namespace right below ours that is in the container's own
+// cgroup is that one, and while it is held it lives. Where there is none to be
+// seen, the runtime is asked. The pid that it tells may have been given to
+// another process since, so once the process is held, the runtime has to say
+// that the container still runs (a container has one first process in its
+// life, so that is the same one), and the process has to be in the container's
+// cgroup.
 func (g *Generator) openProcess(ctx context.Context, p *pod, id string, sandbox bool, pid int) (Process, error) {
+	if process := g.findProcess(p, id, pid); process != nil {
+		return process, nil
+	}
 	if pid == 0 {
 		running, told, err := g.statusOf(ctx, p, id, sandbox, true)
 		switch {
@@ -200,6 +209,38 @@ func (g *Generator) openProcess(ctx context.Context, p *pod, id string, sandbox 
 		return nil, err
 	}
 	return process, nil
+}
+
+// manyProcesses is how many processes of a container are looked at for the
+// first one.
+const manyProcesses = 16
+
+// findProcess takes hold of the first process of a container without asking
+// the runtime, if it is known or can be seen. It returns nil otherwise.
+func (g *Generator) findProcess(p *pod, id string, pid int) Process {
+	pids := []int{pid}
+	if pid == 0 {
+		if g.cfg.Processes == nil {
+			return nil
+		}
+		if pids = g.cfg.Processes(p.uid, id); len(pids) > manyProcesses {
+			return nil
+		}
+	}
+	for _, pid := range pids {
+		process, err := (*g.exits.Load()).Open(pid)
+		if err != nil {
+			continue
+		}
+		leads, err := process.Leads()
+		if leads && err == nil {
+			if belongs, err := process.BelongsTo(id); belongs && err == nil {
+				return process
+			}
+		}
+		process.Close()
+	}
+	return nil
 }
 
 // statusOf asks whether a container or sandbox runs.

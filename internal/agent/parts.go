@@ -252,8 +252,17 @@ func (a *Agent) keepQoS(ctx context.Context) error {
 		if err := a.cgroups.UpdateQoS(ctx, pods); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "QoS cgroups cannot be brought up to date")
 		}
+		// A batch of pods changes many times a second, and each time all
+		// pods are looked at.
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(qosPause):
+		}
 	}
 }
+
+const qosPause = 250 * time.Millisecond
 
 // objectsChanged wakes the pods that refer to a changed object.
 func (a *Agent) objectsChanged(uids []types.UID) { a.pool.WakeVolumes(uids) }

@@ -137,6 +137,8 @@ type Result struct {
 	// CgroupParent that Prepare made, and Mounts that Volumes set up.
 	CgroupParent string
 	Mounts       volume.Mounts
+	// sandboxID and containerID are what the step changed alone, if it did.
+	sandboxID, containerID string
 	// NextDue is when a successful step wants to be done again (a token that
 	// has to be refreshed); zero for never.
 	NextDue time.Time

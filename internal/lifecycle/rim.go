@@ -38,6 +38,10 @@ type Runtime interface {
 // for after the call to Refresh.
 type Refresher interface {
 	Refresh(ctx context.Context, uid types.UID) error
+	// RefreshSandbox and RefreshContainer do it for one sandbox or container
+	// and leave the rest of the pod as it was known.
+	RefreshSandbox(ctx context.Context, uid types.UID, id string) error
+	RefreshContainer(ctx context.Context, uid types.UID, sandboxID, id string) error
 }
 
 // Volumes sets a pod's volumes up and takes them down (package volume).

@@ -121,6 +121,9 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 	case StopContainer:
 		s.stopContainer(ctx, sc, a, &r)
 	case StopSandbox:
+		if !sc.Observed.MayRunIn(a.ID) {
+			r.sandboxID = a.ID
+		}
 		s.changing(ctx, &r, sc.Pod.UID, func() error { return s.Runtime.StopPodSandbox(ctx, a.ID) })
 	case RemoveContainer:
 		s.changing(ctx, &r, sc.Pod.UID, func() error { return s.Runtime.RemoveContainer(ctx, a.ID) })
@@ -159,7 +162,7 @@ func (s *Steps) changing(ctx context.Context, r *Result, uid types.UID, call fun
 	// What the call left behind has to be seen even if the step was cancelled.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshDeadline)
 	defer cancel()
-	err := s.Refresher.Refresh(ctx, uid)
+	err := s.refresh(ctx, r, uid)
 	if err == nil {
 		return
 	}
@@ -167,6 +170,18 @@ func (s *Steps) changing(ctx context.Context, r *Result, uid types.UID, call fun
 	if r.Err == nil && !starts(r.Kind) {
 		r.Err = fmt.Errorf("refresh pod from runtime: %w", err)
 	}
+}
+
+// refresh reads what a step changed; all of the pod if that is not one thing,
+// or if the step failed.
+func (s *Steps) refresh(ctx context.Context, r *Result, uid types.UID) error {
+	switch {
+	case r.Err == nil && r.containerID != "":
+		return s.Refresher.RefreshContainer(ctx, uid, r.sandboxID, r.containerID)
+	case r.Err == nil && r.sandboxID != "":
+		return s.Refresher.RefreshSandbox(ctx, uid, r.sandboxID)
+	}
+	return s.Refresher.Refresh(ctx, uid)
 }
 
 func (s *Steps) mount(ctx context.Context, sc Scene, r *Result) {
@@ -253,9 +268,9 @@ func (s *Steps) runSandboxWith(ctx context.Context, sc Scene, a Action, handler 
 		r.Err = err
 		return
 	}
-	s.changing(ctx, r, sc.Pod.UID, func() error {
+	s.changing(ctx, r, sc.Pod.UID, func() (err error) {
 		defer leave()
-		_, err := s.Runtime.RunPodSandbox(ctx, config, handler)
+		r.sandboxID, err = s.Runtime.RunPodSandbox(ctx, config, handler)
 		return err
 	})
 }
@@ -276,6 +291,7 @@ func (s *Steps) startContainer(ctx context.Context, sc Scene, a Action, r *Resul
 			}
 			s.Events.Event(sc.Pod, a.Name, v1.EventTypeNormal, "Created", "Container created")
 		}
+		r.sandboxID, r.containerID = a.SandboxID, id
 		if err = s.Runtime.StartContainer(ctx, id); err != nil {
 			r.Reason = "RunContainerError"
 			return criconfig.Refusal(criconfig.Start, err)
@@ -336,6 +352,11 @@ func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err 
 
 func (s *Steps) stopContainer(ctx context.Context, sc Scene, a Action, r *Result) {
 	s.killing(sc, a)
+	for i := range sc.Observed.Containers {
+		if c := &sc.Observed.Containers[i]; c.ID == a.ID {
+			r.sandboxID, r.containerID = c.SandboxID, c.ID
+		}
+	}
 	s.changing(ctx, r, sc.Pod.UID, func() error { return s.Runtime.StopContainer(ctx, a.ID, a.Grace) })
 }
 

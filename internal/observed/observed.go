@@ -149,6 +149,16 @@ func (p Pod) Running() int {
 	return n
 }
 
+// MayRunIn says whether a container that has not ended is in that sandbox.
+func (p Pod) MayRunIn(sandboxID string) bool {
+	for i := range p.Containers {
+		if c := &p.Containers[i]; c.SandboxID == sandboxID && c.State != Exited {
+			return true
+		}
+	}
+	return false
+}
+
 // Table is the store. The zero value is not usable; see NewTable.
 type Table struct {
 	mu      sync.RWMutex

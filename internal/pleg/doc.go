@@ -8,7 +8,8 @@
 //   - the runtime's stream of container events, where it has one;
 //   - a pidfd on the first process of each container and sandbox, which also
 //     works where events are missing, late or silently lost;
-//   - Refresh, which the agent calls after its own actions;
+//   - Refresh, which the agent calls after its own actions, for the pod or for
+//     the one thing that the action changed;
 //   - a full list every 30 s as safety net, or every second while a process
 //     runs that cannot be watched.
 //

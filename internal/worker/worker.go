@@ -47,7 +47,11 @@ type worker struct {
 	mounts   volume.Mounts
 	cgroup   string
 	previous v1.PodStatus
-	told     explain.Entry // stage and object that the pod is in, and since when
+	// published is the status that was handed on last; since heldSince a
+	// newer one is held back.
+	published v1.PodStatus
+	heldSince time.Time
+	told      explain.Entry // stage and object that the pod is in, and since when
 	// starts bring the pod further and end when it is to end; hooks before the
 	// end of a container outlive a shorter grace period.
 	starts, stops, hooks rim
@@ -474,6 +478,13 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 		Now:          now,
 	})
 	w.noteTerminated(&before, &w.previous)
+	if until := w.holds(out, now); !until.IsZero() {
+		if settles.IsZero() || until.Before(settles) {
+			settles = until
+		}
+		return settles
+	}
+	w.published, w.heldSince = w.previous, time.Time{}
 	w.pool.Statuses.Publish(w.pod, w.previous)
 	return settles
 }

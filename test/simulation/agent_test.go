@@ -87,6 +87,14 @@ func newAgent(w *world, n int) *agent {
 	generator := pleg.Config{Runtime: client, Table: a.observed}
 	if !w.noExits {
 		generator.Exits = w.exits
+		generator.Processes = func(uid types.UID, id string) []int {
+			for _, c := range w.runtime.Containers(string(uid)) {
+				if c.ID == id && c.Running {
+					return []int{c.Pid}
+				}
+			}
+			return nil
+		}
 	}
 	a.pleg = must(pleg.New(generator))
 	a.queue = must(admission.New(admission.Config{

@@ -192,6 +192,8 @@ func (e *exits) Open(pid int) (pleg.Process, error) {
 
 func (p *process) BelongsTo(...string) (bool, error) { return true, nil }
 
+func (p *process) Leads() (bool, error) { return true, nil }
+
 func (p *process) Notify(f func()) error {
 	p.e.mu.Lock()
 	defer p.e.mu.Unlock()

@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -43,18 +44,32 @@ type question struct {
 	id, ip    string
 	probe     *v1.Probe
 	timeout   time.Duration
+	in        *runtimeContainer
+	// begun, if not nil, is called when a command that takes long has been
+	// seen to run: from then on it costs the runtime nothing.
+	begun func()
 }
 
 // asker runs probes, each once.
 type asker struct {
-	exec     Exec
-	sessions *sessions
-	http     *httpClients
+	exec Exec
+	http *httpClients
 	// userAgent is what HTTP and gRPC probes call themselves.
 	userAgent string
 	h2c       bool
 	grpcTLS   bool
 }
+
+// notGivenCPU is the outcome of a probe that timed out because the node was
+// busy with other things.
+func notGivenCPU(q question) outcome {
+	return outcome{verdict: unknown, settled: true,
+		err: fmt.Errorf("no answer within %v, which is not counted: the node gave the container no CPU time to answer", q.timeout)}
+}
+
+// excuses says whether a time-out counts for nothing if the container was
+// starved. One that is starved is not ready, but not to be restarted either.
+func (q *question) excuses() bool { return q.kind != Readiness && q.in != nil }
 
 // errNoHandler is a probe of a type that this kubelet does not know.
 var errNoHandler = errors.New("missing probe handler")

@@ -27,10 +27,7 @@ import (
 )
 
 func newAsker(exec Exec) *asker {
-	if exec == nil {
-		exec = noExec{}
-	}
-	return &asker{exec: exec, sessions: &sessions{pid: exec.ContainerPid}, http: newHTTPClients(), userAgent: "kube-probe/1.37", h2c: true, grpcTLS: true}
+	return &asker{exec: exec, http: newHTTPClients(), userAgent: "kube-probe/1.37", h2c: true, grpcTLS: true}
 }
 
 // put asks once, as the prober would.
@@ -41,7 +38,7 @@ func (a *asker) put(t *testing.T, p *v1.Probe, c *v1.Container) outcome {
 	}
 	return a.ask(t.Context(), question{
 		container: c, id: "id", ip: "127.0.0.1", probe: p,
-		timeout: seconds(p.TimeoutSeconds, 1), pod: &v1.Pod{},
+		timeout: seconds(p.TimeoutSeconds, 1), pod: &v1.Pod{}, in: &runtimeContainer{id: "id", pid: noExec{}.ContainerPid},
 	})
 }
 
@@ -171,6 +168,8 @@ func TestHTTP(t *testing.T) {
 			`unknown: port "nope" not found: container "app" has no port of that name`},
 		"TLS, any certificate": {v1.HTTPGetAction{Path: "/echo", Scheme: v1.URISchemeHTTPS, Port: portOf(secure.Listener)},
 			`success: HTTP/2.0 host=127.0.0.1 ua=kube-probe/1.37 accept=["*/*"] x=[] close=false q=`},
+		"TLS to nobody": {v1.HTTPGetAction{Path: "/ok", Scheme: v1.URISchemeHTTPS, Port: silent(t)},
+			`failure: Get "https://ADDR/ok": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`},
 		"TLS to plain": {v1.HTTPGetAction{Path: "/ok", Scheme: v1.URISchemeHTTPS},
 			`failure: Get "https://ADDR/ok": http: server gave HTTP response to HTTPS client`},
 		"HTTP/2 without TLS": {v1.HTTPGetAction{Path: "/echo", Protocol: &http2, Port: portOf(h2c.Listener)},
@@ -323,7 +322,7 @@ func TestClock(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ctx, clock := withClock(t.Context(), time.Second)
+				ctx, clock := withClock(t.Context(), question{timeout: time.Second})
 				defer clock.stop()
 				time.Sleep(c.before)
 				begin := time.Now()
@@ -336,8 +335,8 @@ func TestClock(t *testing.T) {
 					t.Errorf("ended after %v, want %v", took, c.end)
 				}
 				time.Sleep(c.late)
-				if clock.stalled() != c.stalled {
-					t.Errorf("stalled = %v", !c.stalled)
+				if out := clock.failure("late"); out.stalled != c.stalled || out.verdict != failed {
+					t.Errorf("got %+v", out)
 				}
 				if !errors.Is(context.Cause(ctx), errTimeout) {
 					t.Errorf("cause %v", context.Cause(ctx))

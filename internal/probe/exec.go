@@ -25,6 +25,8 @@ const (
 	// lastWait is how long beyond its time-out a command's answer is waited
 	// for.
 	lastWait = 30 * time.Second
+	// lastLook is how long before its time-out a command is looked at.
+	lastLook = 100 * time.Millisecond
 )
 
 func (a *asker) askExec(ctx context.Context, q question) outcome {
@@ -32,9 +34,9 @@ func (a *asker) askExec(ctx context.Context, q question) outcome {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	begin := time.Now()
-	o := &overdue{asker: a, q: q, command: command, cancel: cancel, asked: bootTime(), over: make(chan struct{}), ended: make(chan struct{})}
+	o := &overdue{q: q, command: command, cancel: cancel, asked: bootTime(), over: make(chan struct{}), ended: make(chan struct{})}
 	// Commands that end in good time cost a timer.
-	timer := time.AfterFunc(q.timeout/2, func() { o.watch(ctx) })
+	timer := time.AfterFunc(o.interval(), func() { o.watch(ctx) })
 	stdout, stderr, code, err := a.exec.ExecSync(ctx, q.id, command, q.timeout)
 	if !timer.Stop() {
 		close(o.over)
@@ -51,10 +53,12 @@ func (a *asker) askExec(ctx context.Context, q question) outcome {
 			out.verdict = failed
 		}
 		return out
+	case errors.Is(err, cri.ErrExecTimeout) && o.starved && q.excuses():
+		return notGivenCPU(q)
 	case errors.Is(err, cri.ErrExecTimeout):
 		// The runtime's clock begins when the command runs. A node that takes
 		// long to get there has too little left for the command as well.
-		slow := time.Since(begin)-q.timeout > max(q.timeout/4, slowStart) && !o.known
+		slow := !o.known && time.Since(begin)-q.timeout > max(q.timeout/4, slowStart)
 		return outcome{verdict: failed, output: err.Error(), stalled: slow || o.slow}
 	default:
 		// A container that is gone is soon followed no more.
@@ -66,7 +70,6 @@ func clip(b []byte) string { return string(b[:min(len(b), maxOutput)]) }
 
 // overdue looks after one command that takes long.
 type overdue struct {
-	*asker
 	q       question
 	command []string
 	cancel  context.CancelFunc
@@ -77,17 +80,21 @@ type overdue struct {
 	// What watch found out.
 	known    bool // which processes are the command's
 	slow     bool // the node took long to run the command
+	starved  bool // the command wanted a CPU and got none
 	timedOut bool
 }
+
+// interval is how often the command is looked for: twice in each time-out at
+// least, so that none can end in between unseen.
+func (o *overdue) interval() time.Duration { return min(o.q.timeout/2, time.Second) }
 
 // watch finds the command, and ends all that is left of it when its time is
 // over.
 func (o *overdue) watch(ctx context.Context) {
 	defer close(o.ended)
-	begin := time.Now()
-	last := begin.Add(o.q.timeout/2 + lastWait)
-	ses, err := o.sessions.find(ctx, o.q.id, o.command, o.asked)
-	// Looking twice in each time-out, no command can end in between unseen.
+	in := o.q.in
+	last := time.Now().Add(o.q.timeout + lastWait)
+	ses, err := in.find(ctx, o.command, o.asked)
 	for err != nil {
 		if time.Now().After(last) {
 			// If the runtime answers at all, it is the command that does not
@@ -97,16 +104,27 @@ func (o *overdue) watch(ctx context.Context) {
 			o.cancel()
 			return
 		}
-		if o.wait(max(o.q.timeout/2, lenience)) {
+		if o.wait(o.interval()) {
 			return
 		}
-		ses, err = o.sessions.find(ctx, o.q.id, o.command, o.asked)
+		ses, err = in.find(ctx, o.command, o.asked)
 	}
-	defer o.sessions.drop(ses)
+	defer in.drop(ses)
 	o.known = true
+	if o.q.begun != nil {
+		o.q.begun()
+	}
 	// The container is billed from when the command began.
-	started := bootTime() - ses.age() - o.asked
-	o.slow = started > max(o.q.timeout/4, slowStart)
+	o.slow = bootTime()-ses.age()-o.asked > max(o.q.timeout/4, slowStart)
+	before, err := in.census(ctx)
+	if o.wait(o.q.timeout - lastLook - ses.age()) {
+		return
+	}
+	if err == nil {
+		if after, err := in.census(ctx); err == nil {
+			o.starved = starved(before, after)
+		}
+	}
 	if o.wait(o.q.timeout + lenience - ses.age()) {
 		// Nearly always it has ended well. If not, what it started is left.
 		if ses.age() >= o.q.timeout {

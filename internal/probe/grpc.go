@@ -25,10 +25,13 @@ import (
 func (a *asker) askGRPC(ctx context.Context, q question) outcome {
 	g := q.probe.GRPC
 	address := net.JoinHostPort(q.ip, strconv.Itoa(int(g.Port)))
-	ctx, clock := withClock(ctx, q.timeout)
+	ctx, clock := withClock(ctx, q)
 	defer clock.stop()
 	failure := func(format string, args ...any) outcome {
-		return outcome{verdict: failed, output: fmt.Sprintf(format, args...), stalled: clock.stalled()}
+		return clock.failure(fmt.Sprintf(format, args...))
+	}
+	answer := func(format string, args ...any) outcome {
+		return outcome{verdict: failed, output: fmt.Sprintf(format, args...)}
 	}
 	raw, err := clock.dial(ctx, address)
 	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
@@ -64,11 +67,13 @@ func (a *asker) askGRPC(ctx context.Context, q question) outcome {
 	case err != nil && context.Cause(ctx) == errTimeout:
 		return failure("timeout: health rpc did not complete within %v", q.timeout)
 	case status.Code(err) == codes.Unimplemented:
-		return failure("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): %s", status.Convert(err).Message())
+		return answer("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): %s", status.Convert(err).Message())
+	case err != nil && status.Code(err) != codes.Unavailable:
+		return answer("error: health rpc probe failed: %v", err)
 	case err != nil:
 		return failure("error: health rpc probe failed: %v", err)
 	case resp.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING:
-		return failure("service unhealthy (responded with %q)", resp.GetStatus())
+		return answer("service unhealthy (responded with %q)", resp.GetStatus())
 	default:
 		return outcome{verdict: passed, output: "service healthy"}
 	}

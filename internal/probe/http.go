@@ -3,11 +3,13 @@ package probe
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 
 	v1 "k8s.io/api/core/v1"
 )
@@ -53,15 +55,18 @@ func (a *asker) askHTTP(ctx context.Context, q question) outcome {
 	if a.h2c && h.Protocol != nil && *h.Protocol == v1.HTTPProtocolHTTP2 {
 		client = a.http.h2c
 	}
-	ctx, clock := withClock(ctx, q.timeout)
+	ctx, clock := withClock(ctx, q)
 	defer clock.stop()
 	ctx = httptrace.WithClientTrace(context.WithValue(ctx, clockKey{}, clock), &httptrace.ClientTrace{
 		GotConn:      func(httptrace.GotConnInfo) { clock.sending() },
 		WroteRequest: func(httptrace.WroteRequestInfo) { clock.sent() },
 	})
 	resp, err := client.Do(req.WithContext(ctx))
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && context.Cause(ctx) == errTimeout && errors.Is(err, context.Canceled) {
+		wrapped.Err = errTimeout // a TLS handshake does not ask for the cause
+	}
 	if err != nil {
-		return outcome{verdict: failed, output: err.Error(), stalled: clock.stalled()}
+		return clock.failure(err.Error())
 	}
 	defer resp.Body.Close()
 	// The status alone decides (API reference, HTTPGetAction); the body is

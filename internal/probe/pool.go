@@ -83,7 +83,7 @@ func (l *pool) take(now time.Time) *task {
 			l.turns = append(l.turns, pod)
 		}
 		l.runs = append(l.runs, t)
-		t.at, t.began = running, now
+		t.at, t.began, t.old = running, now, false
 		return t
 	}
 	return nil
@@ -96,10 +96,15 @@ func (l *pool) leave(t *task) {
 	t.at = parked
 }
 
+// isYoung says whether a run still costs something.
+func (l *pool) isYoung(t *task, now time.Time) bool { return !t.old && now.Sub(t.began) < l.young }
+
 // youngAt counts the young runs.
 func (l *pool) youngAt(now time.Time) (n int) {
-	for i := len(l.runs) - 1; i >= 0 && now.Sub(l.runs[i].began) < l.young; i-- {
-		n++
+	for _, t := range l.runs {
+		if l.isYoung(t, now) {
+			n++
+		}
 	}
 	return n
 }
@@ -107,9 +112,13 @@ func (l *pool) youngAt(now time.Time) (n int) {
 // opens is when a place comes free by itself, because a run grows old; zero if
 // nobody waits for that.
 func (l *pool) opens(now time.Time) time.Time {
-	n := l.youngAt(now)
-	if len(l.turns) == 0 || len(l.runs) >= l.total || n < l.places {
+	if len(l.turns) == 0 || len(l.runs) >= l.total {
 		return time.Time{}
 	}
-	return l.runs[len(l.runs)-n].began.Add(l.young)
+	for _, t := range l.runs { // longest first
+		if l.isYoung(t, now) {
+			return t.began.Add(l.young)
+		}
+	}
+	return time.Time{}
 }

@@ -49,9 +49,6 @@ func TestPoolTurns(t *testing.T) {
 	if got, want := take(), []string{"third", "greedy"}; !slices.Equal(got, want) {
 		t.Errorf("then took %v, want %v", got, want)
 	}
-	if at := p.opens(now); !at.IsZero() {
-		t.Errorf("opens at %v though nobody waits for that", at)
-	}
 	p.leave(greedy[0])
 	if got, want := take(), []string{"greedy"}; !slices.Equal(got, want) {
 		t.Errorf("at last took %v, want %v", got, want)

@@ -90,8 +90,7 @@ func New(cfg Config) (*Prober, error) {
 		cores = runtime.GOMAXPROCS(0)
 	}
 	a := &asker{
-		exec: cfg.Exec, sessions: &sessions{pid: cfg.Exec.ContainerPid},
-		http: newHTTPClients(), userAgent: "kube-probe/" + cfg.Version,
+		exec: cfg.Exec, http: newHTTPClients(), userAgent: "kube-probe/" + cfg.Version,
 		h2c: cfg.H2C, grpcTLS: cfg.GRPCTLS,
 	}
 	return &Prober{
@@ -100,8 +99,9 @@ func New(cfg Config) (*Prober, error) {
 		kick: make(chan struct{}, 1),
 		pools: [poolKinds]pool{
 			netPool: {kind: netPool, places: 16 * cores, young: 100 * time.Millisecond, total: 1024, perPod: 64},
-			// The runtime starts a command in about 50 ms of one core.
-			execPool: {kind: execPool, places: 2 * cores, young: 2 * time.Second, total: 128, perPod: 8},
+			// The runtime starts a command in about 50 ms of one core, if it
+			// gets one.
+			execPool: {kind: execPool, places: 2 * cores, young: 10 * time.Second, total: 128, perPod: 8},
 		},
 	}, nil
 }
@@ -130,7 +130,7 @@ func (p *Prober) Follow(pod *v1.Pod, targets []Target) {
 	for _, t := range targets {
 		l := f.find(t.ID)
 		if l == nil {
-			l = newLife(f, t)
+			l = newLife(f, t, p.cfg.Exec.ContainerPid)
 			lives = append(lives, l)
 			p.arm(l, now, true)
 			continue
@@ -335,8 +335,11 @@ func (p *Prober) begin(ctx context.Context, ready []run, now time.Time) (_ []run
 			p.metrics.queued.WithLabelValues(poolNames[i]).Observe(now.Sub(t.queued).Seconds())
 			r := run{task: t, question: question{
 				kind: t.kind, pod: t.life.pod.pod, container: t.life.target.Container,
-				id: t.life.target.ID, ip: t.life.target.IP, probe: t.probe, timeout: t.timeout(),
+				id: t.life.target.ID, ip: t.life.target.IP, probe: t.probe, timeout: t.timeout(), in: t.life.in,
 			}}
+			if t.probe.Exec != nil {
+				r.begun = func() { p.begun(t, t.began) }
+			}
 			r.ctx, t.cancel = context.WithCancel(ctx)
 			ready = append(ready, r)
 		}
@@ -346,6 +349,16 @@ func (p *Prober) begin(ctx context.Context, ready []run, now time.Time) (_ []run
 	}
 	p.armed = next
 	return ready, next
+}
+
+// begun notes that the command of a run has been seen to run.
+func (p *Prober) begun(t *task, began time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.at == running && t.began.Equal(began) {
+		t.old = true
+		p.look()
+	}
 }
 
 // run asks, and tells what came of it.

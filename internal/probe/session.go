@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -34,16 +33,6 @@ type session struct {
 	dir    string // the container's cgroup
 }
 
-// sessions finds commands. Commands of one container that run at the same time
-// are told apart by who has found which before.
-type sessions struct {
-	// pid is the container's first process (cri.Client.ContainerPid).
-	pid func(ctx context.Context, id string) (int, error)
-
-	mu    sync.Mutex
-	found map[session]bool
-}
-
 // ticks is how many clock ticks a second has in /proc (sysconf(_SC_CLK_TCK));
 // it is 100 wherever Go runs on Linux.
 const ticks = 100
@@ -58,19 +47,13 @@ func bootTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-var (
-	errNoSession = errors.New("the command is not among the container's processes")
-	errNoAnswer  = errors.New("the runtime does not answer")
-)
+var errNoSession = errors.New("the command is not among the container's processes")
 
 // find returns the session of a command that was asked for at the given time
-// since the node's start. The caller has to drop it.
-func (s *sessions) find(ctx context.Context, container string, command []string, asked time.Duration) (session, error) {
-	pid, err := s.pid(ctx, container)
-	if err != nil {
-		return session{}, fmt.Errorf("%w: %w", errNoAnswer, err)
-	}
-	dir, err := cgroupOf(pid, container)
+// since the node's start, and that nobody has found before: the same command
+// may run twice. The caller has to drop it.
+func (c *runtimeContainer) find(ctx context.Context, command []string, asked time.Duration) (session, error) {
+	pid, dir, err := c.cgroup(ctx)
 	if err != nil {
 		return session{}, err
 	}
@@ -87,24 +70,24 @@ func (s *sessions) find(ctx context.Context, container string, command []string,
 		return p.pid == pid || p.session != p.pid || inside(p.parent) || p.start+2 < earliest || !p.runs(command)
 	})
 	slices.SortFunc(members, func(a, b process) int { return int(a.start) - int(b.start) })
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, p := range members {
-		if ses := (session{p.pid, p.start, dir}); !s.found[ses] {
-			if s.found == nil {
-				s.found = map[session]bool{}
+		if ses := (session{p.pid, p.start, dir}); !c.commands[ses] {
+			if c.commands == nil {
+				c.commands = map[session]bool{}
 			}
-			s.found[ses] = true
+			c.commands[ses] = true
 			return ses, nil
 		}
 	}
 	return session{}, errNoSession
 }
 
-func (s *sessions) drop(ses session) {
-	s.mu.Lock()
-	delete(s.found, ses)
-	s.mu.Unlock()
+func (c *runtimeContainer) drop(ses session) {
+	c.mu.Lock()
+	delete(c.commands, ses)
+	c.mu.Unlock()
 }
 
 // age is how long the command has been running.

@@ -26,6 +26,7 @@ type task struct {
 	index int // in the schedule
 	// queued and began: when it came to wait and to run.
 	queued, began time.Time
+	old           bool               // runs, and costs nothing any more
 	cancel        context.CancelFunc // while running
 
 	// from is when the container may be asked for the first time, while it is
@@ -55,10 +56,11 @@ type life struct {
 	// started and ready are what the probes say; ready counts once started.
 	started, ready bool
 	failed         *Failure
+	in             *runtimeContainer
 }
 
-func newLife(pod *followed, t Target) *life {
-	l := &life{pod: pod, target: t}
+func newLife(pod *followed, t Target, pid func(context.Context, string) (int, error)) *life {
+	l := &life{pod: pod, target: t, in: &runtimeContainer{id: t.ID, pid: pid}}
 	r := initial(&t)
 	l.started = r.Started
 	l.ready = t.Container.ReadinessProbe == nil || t.Was.Ready

@@ -15,11 +15,11 @@ func (a *asker) askTCP(ctx context.Context, q question) outcome {
 	if host == "" {
 		host = q.ip
 	}
-	ctx, clock := withClock(ctx, q.timeout)
+	ctx, clock := withClock(ctx, q)
 	defer clock.stop()
 	conn, err := clock.dial(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
-		return outcome{verdict: failed, output: err.Error(), stalled: clock.stalled()}
+		return clock.failure(err.Error())
 	}
 	conn.Close()
 	return outcome{verdict: passed}

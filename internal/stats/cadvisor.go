@@ -88,7 +88,7 @@ func (c *columns) row(g *group, name, image, namespace, pod, container string) *
 	if s == nil {
 		return nil
 	}
-	l := c.e.label(nil, "container", container)
+	l := c.e.label(make([]byte, 0, 128+len(g.path)+len(name)+len(image)+len(pod)), "container", container)
 	l = c.e.label(l, "id", g.path)
 	l = c.e.label(l, "image", image)
 	l = c.e.label(l, "name", name)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+	"strings"
 
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
@@ -257,7 +258,7 @@ func netDev(b []byte) (interfaces []netInterface) {
 
 func inward(name []byte) bool {
 	for _, prefix := range [...]string{"lo", "veth", "docker", "nerdctl"} {
-		if len(name) >= len(prefix) && string(bytes.ToLower(name[:len(prefix)])) == prefix {
+		if len(name) >= len(prefix) && strings.EqualFold(string(name[:len(prefix)]), prefix) {
 			return true
 		}
 	}

@@ -73,6 +73,7 @@ func (a *Agent) statsHandlers() map[string]http.Handler {
 		"/metrics":          stats.MetricsHandler(a.registry),
 		"/metrics/resource": a.stats.ResourceHandler(),
 		"/metrics/cadvisor": a.stats.CadvisorHandler(),
+		"/metrics/probes":   stats.MetricsHandler(a.probed),
 	}
 }
 

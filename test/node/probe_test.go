@@ -158,6 +158,27 @@ func TestStartupProbe(t *testing.T) {
 	}
 }
 
+// What was asked is counted, at an endpoint of its own, until the pod is gone.
+func TestProbeMetrics(t *testing.T) {
+	t.Parallel()
+	probed(t, "counted", `readinessProbe: {periodSeconds: 1, `+asking["tcp"]+`}`)
+	pod := status(t, "counted", "ready", harness.Ready)
+	series := `prober_probe_total{container="main",namespace="default",pod="counted` + suffix + `",pod_uid="` + string(pod.UID) +
+		`",probe_type="Readiness",result="successful"}`
+	counts := func(want bool) func(context.Context) error {
+		return func(ctx context.Context) error {
+			text, err := node.Get(ctx, "http://"+harness.NodeIP+":10255/metrics/probes")
+			if err == nil && strings.Contains(text, series) != want {
+				err = fmt.Errorf("%s: %v in\n%s", series, !want, text)
+			}
+			return err
+		}
+	}
+	until(t, "the probe to be counted", counts(true))
+	remove(t, "counted.yaml")
+	until(t, "the count to go with the pod", counts(false))
+}
+
 // A redirect to another host is not followed and passes with a warning.
 func TestProbeWarning(t *testing.T) {
 	t.Parallel()

@@ -1,9 +1,10 @@
 // Command health is a program that is well until a file says otherwise, and
 // that can be asked in every way a probe knows.
 //
-//	health serve FILE     be well while FILE does not exist: HTTP on 8080 (/healthz,
+//	health serve FILE [DURATION]
+//	                      be well while FILE does not exist: HTTP on 8080 (/healthz,
 //	                      /moved to another host, /hang), HTTPS on 8443, gRPC on 9090,
-//	                      TCP on 7070
+//	                      TCP on 7070; end that long after SIGTERM
 //	health check FILE     end with 0 if FILE does not exist, else with 1
 //	health family FILE    start a child that adds a line to FILE ten times a second,
 //	                      and wait for ever; neither ends on SIGTERM
@@ -41,6 +42,11 @@ func main() {
 	switch os.Args[1] {
 	case "serve":
 		serve(file)
+		if len(os.Args) > 3 {
+			d, err := time.ParseDuration(os.Args[3])
+			check(err)
+			time.Sleep(d)
+		}
 	case "check":
 		if ill(file) {
 			fmt.Println("ill:", file, "exists")

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+
 	"kubelet/internal/server/authn"
 )
 
@@ -216,5 +218,31 @@ func TestTooManyShortRequests(t *testing.T) {
 	}
 	if code, _, _ := n.do(t, "admin", "GET", "/containerLogs/ns/web/main", ""); code != 200 {
 		t.Errorf("a long request: %d", code)
+	}
+}
+
+// patientLogs follows for longer than the port waits for a request.
+type patientLogs struct{ wait time.Duration }
+
+func (p patientLogs) Read(ctx context.Context, _ *v1.Pod, _ string, _ *v1.PodLogOptions, stdout, _ io.Writer) error {
+	fmt.Fprintln(stdout, "first")
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(p.wait):
+	}
+	_, err := fmt.Fprintln(stdout, "last")
+	return err
+}
+
+// TestLongRequestsOutliveTheDeadlines of requests, over HTTP/1.1 and 2.
+func TestLongRequestsOutliveTheDeadlines(t *testing.T) {
+	const limit = 50 * time.Millisecond
+	n := newTunedNode(t, func(s *Server) { s.port.server.ReadTimeout = limit }, func(c *Config) { c.Logs = patientLogs{10 * limit} })
+	for _, http2 := range []bool{false, true} {
+		n.client.Transport = &http.Transport{ForceAttemptHTTP2: http2, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		if code, body, _ := n.do(t, "admin", "GET", "/containerLogs/ns/web/main?follow=true", ""); code != 200 || body != "first\nlast\n" {
+			t.Errorf("HTTP/2 %t: %d %q", http2, code, body)
+		}
 	}
 }

@@ -51,7 +51,7 @@ type fakeRuntime struct {
 
 type command func(ctx context.Context, args []string, in io.Reader, out, err io.WriteCloser, resize <-chan remotecommandserver.TerminalSize) error
 
-func newFakeRuntime(t *testing.T) *fakeRuntime {
+func newFakeRuntime(t testing.TB) *fakeRuntime {
 	t.Helper()
 	f := &fakeRuntime{commands: map[string]command{}}
 	f.host = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f.streams.ServeHTTP(w, r) }))
@@ -209,7 +209,13 @@ func testObserved() observed.Pod {
 }
 
 // newNode runs a port that has everything on but for what configure changes.
-func newNode(t *testing.T, configure ...func(*Config)) *node {
+func newNode(t testing.TB, configure ...func(*Config)) *node {
+	t.Helper()
+	return newTunedNode(t, func(*Server) {}, configure...)
+}
+
+// newTunedNode is newNode that changes the port before it runs.
+func newTunedNode(t testing.TB, tune func(*Server), configure ...func(*Config)) *node {
 	t.Helper()
 	n := &node{runtime: newFakeRuntime(t), access: &fakeAccess{allow: []string{"admin * *"}}}
 	cert, err := serving.NewSelfSigned(t.TempDir(), "node", nil)
@@ -251,6 +257,7 @@ func newNode(t *testing.T, configure ...func(*Config)) *node {
 	if n.Server, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
+	tune(n.Server)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
 	done := make(chan error, 1)

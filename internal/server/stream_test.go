@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -20,8 +21,8 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/util/exec"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	remotecommandserver "k8s.io/cri-streaming/pkg/streaming/remotecommand"
-	"net/url"
 )
 
 // executors are the two ways by which kubectl streams.
@@ -419,4 +420,40 @@ func FuzzStreamQuery(f *testing.F) {
 			t.Errorf("%q: no ports and no error", text)
 		}
 	})
+}
+
+// BenchmarkExec compares a command by way of the kubelet, connection, TLS and
+// all, with the same at the runtime itself.
+func BenchmarkExec(b *testing.B) {
+	n := newNode(b)
+	n.runtime.commands["echo"] = func(_ context.Context, _ []string, _ io.Reader, out, _ io.WriteCloser, _ <-chan remotecommandserver.TerminalSize) error {
+		_, err := fmt.Fprint(out, "hi")
+		return err
+	}
+	b.Run("runtime/SPDY", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			location, err := n.runtime.Exec(b.Context(), &runtimeapi.ExecRequest{ContainerId: "id-main", Cmd: []string{"echo"}, Stdout: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			e, err := executors["SPDY"](&rest.Config{}, location)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := e.StreamWithContext(b.Context(), remotecommand.StreamOptions{Stdout: io.Discard}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	for by := range executors {
+		b.Run("kubelet/"+by, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := n.stream(b.Context(), by, execMain, []string{"echo"}, remotecommand.StreamOptions{Stdout: io.Discard}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

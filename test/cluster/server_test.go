@@ -76,6 +76,32 @@ func TestKubectlVerbs(t *testing.T) {
 			t.Errorf("output: %q", out)
 		}
 	})
+	t.Run("logs", func(t *testing.T) {
+		if out := kubectlOK(t, "logs", "-n", ns, "box"); out != "started\n" {
+			t.Errorf("logs: %q", out)
+		}
+		if out := kubectlOK(t, "logs", "-n", ns, "box", "--tail=1", "--timestamps"); !strings.HasSuffix(out, "Z started\n") && !strings.Contains(out, "started") {
+			t.Errorf("logs with a time: %q", out)
+		}
+		out, err := kubectl(t, "logs", "-n", ns, "box", "--previous")
+		if err == nil || !strings.Contains(out, "previous terminated container") {
+			t.Errorf("logs of what there never was: %v %q", err, out)
+		}
+		createText(t, ns, `apiVersion: v1
+kind: Pod
+metadata: {name: talks}
+spec:
+  restartPolicy: Never
+  containers:
+  - {name: main, image: "docker.io/library/busybox:latest", imagePullPolicy: Never, command: [sh, -c, "for i in 1 2 3; do echo line $i; sleep 1; done"]}
+`)
+		waitPod(t, ns, "talks", "its container to have started", func(p *v1.Pod) bool {
+			return p != nil && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Waiting == nil
+		})
+		if out := kubectlOK(t, "logs", "-f", "-n", ns, "talks"); out != "line 1\nline 2\nline 3\n" {
+			t.Errorf("logs -f: %q", out)
+		}
+	})
 	t.Run("exit code", func(t *testing.T) {
 		out, err := kubectl(t, "exec", "-n", ns, "box", "--", "sh", "-c", "exit 42")
 		var exit *exec.ExitError

@@ -173,7 +173,8 @@ spec:
 		}
 		for path, want := range map[string]string{
 			"healthz": "ok", "pods": `"name":"box"`, "runningpods/": `"name":"box"`, "configz": `"kubeletconfig":{`,
-			"metrics": "kubelet_http_requests_total{", "statusz": "kubelet statusz", "flagz": "kubelet flagz",
+			"metrics": "kubelet_http_requests_total{", "metrics/cadvisor": "container_memory_working_set_bytes{",
+			"metrics/resource": "node_cpu_usage_seconds_total ", "stats/summary": `"nodeName"`, "statusz": "kubelet statusz", "flagz": "kubelet flagz",
 			"logs/": "<pre>", "debug/pprof/goroutine?debug=1": "goroutine profile:",
 		} {
 			if got := raw(path); !strings.Contains(got, want) {

@@ -11,7 +11,7 @@ LDFLAGS = -s -w $V.gitVersion=$(VERSION) $V.gitMajor=1 $V.gitMinor=37 $V.gitComm
 OUT ?= bin/kubelet
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-all test-unit test-race test-root test-diff test-node test-cluster test-v2 bench fuzz lint setup clean
+.PHONY: help build run test test-unit test-race test-root test-diff test-node test-cluster test-v2 bench fuzz lint setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,9 +24,6 @@ run: ## run a few sample pods on this machine, installing what is missing (root)
 
 test: ## pass every test on a fresh machine, installing what is missing (root)
 	@$(STAGES) test
-
-test-all: ## the same and the rest: race detector, comparison with upstream, cluster on containerd 1.6, cgroup v2
-	@$(STAGES) all
 
 test-unit: ## unit tests, layers and habits; seconds, no root
 	@$(STAGES) unit

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The stages of `make test`, each by name, or "all" of them. All stages are
-# run even if one fails; the end says which did and what took how long.
+# The stages of `make test`, all of them ("test") or one by its name. All are run
+# even if one fails; the end says which did and what took how long.
 . "$(dirname "$0")/setup/lib.sh"
 cd "$ROOT"
 
@@ -90,7 +90,7 @@ stage_cluster() {
   test/setup/deps.sh
   test/setup/controlplane.sh
   local v rc=0
-  for v in ${CLUSTER_CONTAINERD:-$(runtimes)}; do
+  for v in $(runtimes); do
     say "cluster tests on containerd $v"
     CONTAINERD=$v go_test -tests -again -count=1 -timeout 25m -parallel 8 ./test/cluster || rc=1
   done
@@ -146,18 +146,12 @@ run() {
 }
 
 case ${1:-} in
-  # What runs at each change; "all" adds what takes longer or needs a virtual
-  # machine.
-  test)
-    stages="setup lint unit root node cluster"
-    export CLUSTER_CONTAINERD=${CONTAINERD:-2.4}
-    ;;
-  all) stages="setup lint unit race root diff node cluster v2" ;;
+  test) stages="setup lint unit race root diff node cluster v2" ;;
   setup | lint | unit | race | root | diff | node | cluster | v2 | fuzz | bench) stages=$1 ;;
-  *) die "usage: $0 test|all|setup|lint|unit|race|root|diff|node|cluster|v2|fuzz|bench" ;;
+  *) die "usage: $0 test|setup|lint|unit|race|root|diff|node|cluster|v2|fuzz|bench" ;;
 esac
 command -v go >/dev/null || die "go is missing: install Go 1.26 or newer from https://go.dev/dl"
-# Without root most of "all" would fail one by one; say so once.
+# Without root most would fail one by one; say so once.
 [ "$stages" != "${stages#* }" ] && need_root "make test"
 prepare
 for s in $stages; do run "$s"; done

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"flag"
 	"io"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -14,8 +13,9 @@ import (
 	"kubelet/internal/config"
 )
 
-// setUpLogging applies the logging configuration to the whole process.
-func setUpLogging(cfg *config.Config) error {
+// setUpLogging applies the logging configuration to the whole process. All of
+// the log goes to output, where it goes by default if that is nil.
+func setUpLogging(cfg *config.Config, output io.Writer) error {
 	gates := featuregate.NewFeatureGate()
 	if err := logsapi.AddFeatureGates(gates); err != nil {
 		return err
@@ -30,20 +30,10 @@ func setUpLogging(cfg *config.Config) error {
 		return err
 	}
 	logs.InitLogs() // lines of the log package go to klog, too
-	return logsapi.ValidateAndApplyAsField(&cfg.Kubelet.Logging, gates, field.NewPath("logging"))
-}
-
-// logToFile sends every line to the file, errors too, which klog otherwise
-// repeats on the terminal.
-func logToFile(file io.Writer) {
-	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
-	klog.InitFlags(flags)
-	for name, value := range map[string]string{"logtostderr": "false", "stderrthreshold": "FATAL"} {
-		if err := flags.Set(name, value); err != nil {
-			klog.Background().Error(err, "Log cannot be kept off the terminal", "flag", name)
-		}
+	if output != nil {
+		return logsapi.ValidateAndApplyWithOptions(&cfg.Kubelet.Logging, &logsapi.LoggingOptions{ErrorStream: output, InfoStream: output}, gates)
 	}
-	klog.SetOutput(file)
+	return logsapi.ValidateAndApplyAsField(&cfg.Kubelet.Logging, gates, field.NewPath("logging"))
 }
 
 // logEffective writes down what the kubelet runs with, and what a person

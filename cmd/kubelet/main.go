@@ -89,7 +89,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config.Config, int) {
 
 // start sets up logging and runs the agent until ctx ends.
 func start(ctx context.Context, cfg *config.Config, stderr io.Writer) int {
-	if err := setUpLogging(cfg); err != nil {
+	if err := setUpLogging(cfg, nil); err != nil {
 		fmt.Fprintf(stderr, "set up logging: %v\n", err)
 		return exitFailed
 	}

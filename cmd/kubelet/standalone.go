@@ -33,15 +33,14 @@ func runStandalone(ctx context.Context, args []string, stdout, stderr io.Writer)
 		if err != nil {
 			return nil, err
 		}
-		if err := setUpLogging(cfg); err != nil {
-			return nil, fmt.Errorf("set up logging: %w", err)
-		}
+		var log io.Writer
 		if options.Table {
-			file, err := os.OpenFile(filepath.Join(options.Dir, "kubelet.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-			if err != nil {
+			if log, err = os.OpenFile(filepath.Join(options.Dir, "kubelet.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 				return nil, fmt.Errorf("open log: %w", err)
 			}
-			logToFile(file)
+		}
+		if err := setUpLogging(cfg, log); err != nil {
+			return nil, fmt.Errorf("set up logging: %w", err)
 		}
 		logEffective(klog.FromContext(ctx), cfg)
 		return agent.New(ctx, cfg)

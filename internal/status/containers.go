@@ -3,6 +3,7 @@ package status
 import (
 	"cmp"
 	"slices"
+	"unicode/utf8"
 
 	v1 "k8s.io/api/core/v1"
 
@@ -261,10 +262,14 @@ func (g *generator) defaultWaiting() v1.ContainerState {
 func (g *generator) containerID(r *observed.Container) string { return g.RuntimeName + "://" + r.ID }
 
 // cutMessage cuts a termination message to the container's part of what a pod
-// may have.
+// may have. Like where a message is read, it is its end that stays.
 func (g *generator) cutMessage(message string) string {
 	n := len(g.Pod.Spec.Containers) + len(g.Pod.Spec.InitContainers) + len(g.Pod.Spec.EphemeralContainers)
-	return cut(message, maxTerminationMessages/max(n, 1))
+	start := max(len(message)-maxTerminationMessages/max(n, 1), 0)
+	for start < len(message) && !utf8.RuneStart(message[start]) {
+		start++
+	}
+	return message[start:]
 }
 
 // concludeContainers gives the containers of a pod that has ended a final

@@ -131,6 +131,9 @@ func (c *fieldCase) check(t *testing.T) {
 	s := harness.ContainerStatus(got, "main")
 	if c.Terminated != nil {
 		c.Terminated.check(t, "container", s.State.Terminated.Reason, s.State.Terminated.Message)
+		if c.Terminated.Message == nil && s.State.Terminated.Message != "" {
+			t.Errorf("message %q, want none", s.State.Terminated.Message)
+		}
 	}
 	if c.Output != nil {
 		out, err := node.Log(got, "main", 0)

@@ -15,9 +15,13 @@ func NotActedOn(pod *v1.Pod) []string {
 	EachContainer(pod, func(c *v1.Container, kind Kind) bool {
 		path := map[Kind]string{Regular: "containers", Init: "initContainers", Ephemeral: "ephemeralContainers"}[kind] + "[" + c.Name + "]."
 		add(c.Resources.Claims != nil, path+"resources.claims")
+		for i := range c.VolumeMounts {
+			add(c.VolumeMounts[i].BindMountOptions != nil, path+"volumeMounts["+c.VolumeMounts[i].Name+"].bindMountOptions")
+		}
 		return true
 	})
 	s := &pod.Spec
 	add(len(s.ResourceClaims) > 0, "resourceClaims")
+	add(s.Resources != nil && s.Resources.Claims != nil, "resources.claims")
 	return fields
 }

@@ -1,0 +1,235 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kubelet/test/harness"
+)
+
+// What is wrong with a pod, or with what it refers to, is said where people
+// look, and once it is mended the pod goes on by itself: the same pod in the
+// same sandbox, without a restart.
+func TestMended(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	patch := func(pod, body string) error {
+		_, err := node.Cluster.Client.CoreV1().Pods(ns).Patch(context.Background(), pod, types.StrategicMergePatchType, []byte(body), metav1.PatchOptions{})
+		return err
+	}
+	image := func(pod, image string) error {
+		return patch(pod, `{"spec":{"containers":[{"name":"main","image":"`+image+`"}]}}`)
+	}
+	cases := []struct {
+		name, spec string // spec of the container
+		reason     string
+		message    []string
+		mend       func(pod string) error
+	}{
+		{
+			"no-key", "env: [{name: X, valueFrom: {configMapKeyRef: {name: settings, key: late}}}]",
+			"CreateContainerConfigError", []string{"X", "couldn't find key late in ConfigMap " + ns + "/settings", "optional"},
+			func(string) error {
+				_, err := node.Cluster.Client.CoreV1().ConfigMaps(ns).Patch(context.Background(), "settings", types.MergePatchType, []byte(`{"data":{"late":"1"}}`), metav1.PatchOptions{})
+				return err
+			},
+		},
+		{
+			"no-secret", "envFrom: [{secretRef: {name: words}}]",
+			"CreateContainerConfigError", []string{`secret "words" not found`, "create it"},
+			func(string) error {
+				_, err := node.Cluster.Client.CoreV1().Secrets(ns).Create(context.Background(),
+					&v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "words"}}, metav1.CreateOptions{})
+				return err
+			},
+		},
+		{
+			"bad-image", "image: 'localhost/Not A Name'",
+			"InvalidImageName", []string{"Not A Name"},
+			func(pod string) error { return image(pod, "localhost/test/agent:1") },
+		},
+		{
+			"root-image", "securityContext: {runAsNonRoot: true}\nimage: localhost/test/agent:1",
+			"CreateContainerConfigError", []string{"container has runAsNonRoot and image will run as root", "runAsUser"},
+			func(pod string) error { return image(pod, "registry.k8s.io/pause:3.10.2") },
+		},
+		{
+			"no-program", "command: [sleep, '100000']\nimage: localhost/test/agent:1",
+			"RunContainerError", []string{"executable file not found", "check command"},
+			func(pod string) error { return image(pod, "registry.k8s.io/e2e-test-images/busybox:1.29-4") },
+		},
+	}
+	createText(t, ns, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {key: value}\n")
+	for _, c := range cases {
+		spec := c.spec
+		if !strings.Contains(spec, "image:") {
+			spec += "\nimage: localhost/test/agent:1"
+		}
+		createText(t, ns, "apiVersion: v1\nkind: Pod\nmetadata: {name: "+c.name+"}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - name: main\n    imagePullPolicy: IfNotPresent\n    "+
+			strings.ReplaceAll(spec, "\n", "\n    ")+"\n")
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			pod := waitPod(t, ns, c.name, c.reason, func(p *v1.Pod) bool {
+				w := harness.ContainerStatus(p, "main").State.Waiting
+				return w != nil && w.Reason == c.reason
+			})
+			w := harness.ContainerStatus(pod, "main").State.Waiting
+			for _, words := range c.message {
+				if !strings.Contains(w.Message, words) {
+					t.Errorf("message %q lacks %q", w.Message, words)
+				}
+			}
+			if err := c.mend(c.name); err != nil {
+				t.Fatal(err)
+			}
+			after := waitReady(t, ns, c.name)
+			sandboxes, err := node.Sandboxes(t.Context(), ns, c.name)
+			restarts := harness.ContainerStatus(after, "main").RestartCount
+			if c.reason == "RunContainerError" {
+				restarts = 0 // a container that was created and could not run counts, as upstream
+			}
+			if err != nil || after.UID != pod.UID || len(sandboxes) != 1 || restarts != 0 {
+				t.Errorf("the pod was restarted: UID %s was %s, %d sandboxes, %d restarts, %v", after.UID, pod.UID, len(sandboxes), restarts, err)
+			}
+		})
+	}
+}
+
+// Containers find services by variables: those of their namespace unless they
+// want none, and always the API server.
+func TestServiceLinks(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createText(t, ns, "apiVersion: v1\nkind: Service\nmetadata: {name: my-web}\nspec: {ports: [{name: http, port: 80}, {name: admin, port: 8080}]}\n")
+	service, err := node.Cluster.Client.CoreV1().Services(ns).Get(t.Context(), "my-web", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The service has to be known before the pod starts: a container keeps its
+	// variables for life.
+	tries := 0
+	until(t, "the service in a pod", func(context.Context) error {
+		name := fmt.Sprint("links-", tries)
+		tries++
+		createText(t, ns, agentPod(name, []string{"serve", ":8080", "/"}))
+		pod := waitReady(t, ns, name)
+		env := lines(fetch(t, pod, "/env"))
+		for _, want := range []string{
+			"MY_WEB_SERVICE_HOST=" + service.Spec.ClusterIP, "MY_WEB_SERVICE_PORT=80", "MY_WEB_SERVICE_PORT_ADMIN=8080",
+			"MY_WEB_PORT_80_TCP_ADDR=" + service.Spec.ClusterIP, "KUBERNETES_SERVICE_PORT_HTTPS=443",
+		} {
+			if !slices.Contains(env, want) {
+				return fmt.Errorf("no %s in %q", want, env)
+			}
+		}
+		return nil
+	})
+	createText(t, ns, agentPod("no-links", []string{"serve", ":8080", "/"}, "enableServiceLinks: false"))
+	env := lines(fetch(t, waitReady(t, ns, "no-links"), "/env"))
+	has := func(prefix string) bool {
+		return slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, prefix) })
+	}
+	if has("MY_WEB") || !has("KUBERNETES_SERVICE_HOST=") {
+		t.Errorf("without service links: %q", env)
+	}
+}
+
+// A pod with users of its own reads its token and objects like any other, and
+// what it is told it runs as is what it sees.
+func TestOwnUsers(t *testing.T) {
+	t.Parallel()
+	if node.Containerd == "1.6" {
+		t.Skip("containerd 1.6 has no user namespaces; what it says is tested in test/node")
+	}
+	ns := namespace(t)
+	createText(t, ns, `apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {key: value}
+`)
+	createText(t, ns, `apiVersion: v1
+kind: Pod
+metadata: {name: own-users}
+spec:
+  hostUsers: false
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  securityContext: {runAsUser: 1000, fsGroup: 2000}
+  containers:
+  - name: main
+    image: registry.k8s.io/e2e-test-images/busybox:1.29-4
+    command:
+    - sh
+    - -c
+    - |
+      cat /config/key; echo; wc -c </var/run/secrets/kubernetes.io/serviceaccount/token
+      stat -L -c %u:%g /config/key /var/run/secrets/kubernetes.io/serviceaccount/token
+    volumeMounts: [{name: config, mountPath: /config}]
+  volumes: [{name: config, configMap: {name: settings}}]
+`)
+	pod := waitPhase(t, ns, "own-users", v1.PodSucceeded)
+	out, err := node.Log(pod, "main", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := lines(out)
+	if len(got) != 4 || got[0] != "value" || len(got[1]) < 3 || got[2] != "0:2000" || got[3] != "0:2000" {
+		t.Errorf("it saw %q", got)
+	}
+	text, err := node.Cluster.Client.CoreV1().Nodes().Get(t.Context(), node.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(text.Status.RuntimeHandlers, func(h v1.NodeRuntimeHandler) bool {
+		return h.Name == "" && h.Features != nil && h.Features.UserNamespaces != nil && *h.Features.UserNamespaces &&
+			h.Features.RecursiveReadOnlyMounts != nil && *h.Features.RecursiveReadOnlyMounts
+	}) {
+		handlers, _ := json.Marshal(text.Status.RuntimeHandlers)
+		t.Errorf("runtime handlers of the node: %s", handlers)
+	}
+}
+
+// An ephemeral container sees the processes of the container that it targets,
+// and no others.
+func TestEphemeralContainerTargets(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createText(t, ns, agentPod("target", []string{"pause"}))
+	pod := waitReady(t, ns, "target")
+	for _, target := range []string{"main", ""} {
+		pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, v1.EphemeralContainer{
+			TargetContainerName: target,
+			EphemeralContainerCommon: v1.EphemeralContainerCommon{
+				Name: "debug-" + target + "x", Image: "registry.k8s.io/e2e-test-images/busybox:1.29-4", ImagePullPolicy: v1.PullIfNotPresent,
+				Command: []string{"sh", "-c", "tr '\\000' ' ' </proc/1/cmdline"},
+			},
+		})
+	}
+	if _, err := node.Cluster.Client.CoreV1().Pods(ns).UpdateEphemeralContainers(t.Context(), "target", pod, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod = waitPod(t, ns, "target", "the end of its ephemeral containers", func(p *v1.Pod) bool {
+		ended := 0
+		for _, s := range p.Status.EphemeralContainerStatuses {
+			if s.State.Terminated != nil {
+				ended++
+			}
+		}
+		return ended == 2
+	})
+	for name, want := range map[string]string{"debug-mainx": "/agent pause", "debug-x": "sh -c"} {
+		out, err := node.Log(pod, name, 0)
+		if err != nil || !strings.HasPrefix(out, want) {
+			t.Errorf("%s: the first process is %q, %v; want %q", name, out, err, want)
+		}
+	}
+}

@@ -182,7 +182,7 @@ spec:
 		t.Fatal(err)
 	}
 	got := lines(out)
-	if len(got) != 4 || got[0] != "value" || len(got[1]) < 3 || got[2] != "0:2000" || got[3] != "0:2000" {
+	if len(got) != 4 || got[0] != "value" || len(got[1]) < 3 || got[2] != "0:2000" || got[3] != "1000:2000" {
 		t.Errorf("it saw %q", got)
 	}
 	text, err := node.Cluster.Client.CoreV1().Nodes().Get(t.Context(), node.Name, metav1.GetOptions{})
@@ -210,7 +210,7 @@ func TestEphemeralContainerTargets(t *testing.T) {
 			TargetContainerName: target,
 			EphemeralContainerCommon: v1.EphemeralContainerCommon{
 				Name: "debug-" + target + "x", Image: "registry.k8s.io/e2e-test-images/busybox:1.29-4", ImagePullPolicy: v1.PullIfNotPresent,
-				Command: []string{"sh", "-c", "tr '\\000' ' ' </proc/1/cmdline"},
+				Command: []string{"sh", "-c", "tr '\\000' ' ' </proc/1/cmdline; true"},
 			},
 		})
 	}

@@ -41,6 +41,7 @@ stage_setup() {
   need_root setup
   test/setup/deps.sh packages containerd runc images
   test/setup/controlplane.sh
+  test/setup/metricsserver.sh
   case " $stages " in *" v2 "* | *" setup ") test/guest/setup.sh ;; esac
 }
 
@@ -89,6 +90,7 @@ stage_cluster() {
   privileged "the stage cluster"
   test/setup/deps.sh
   test/setup/controlplane.sh
+  test/setup/metricsserver.sh
   local v rc=0
   for v in $(runtimes); do
     say "cluster tests on containerd $v"

@@ -294,6 +294,9 @@ func (a *Agent) pullSecrets(ctx context.Context, pod *v1.Pod) (secrets []v1.Secr
 // their own.
 func (a *Agent) newProber() (err error) {
 	a.probed = prometheus.NewRegistry()
+	started := prometheus.NewGauge(prometheus.GaugeOpts{Name: "process_start_time_seconds", Help: "Unix time at which the kubelet started."})
+	started.SetToCurrentTime()
+	a.probed.MustRegister(started)
 	a.prober, err = probe.New(probe.Config{
 		Exec: a.runtime, Events: a.recorder, Wake: func(uid types.UID) { a.pool.Wake(uid) },
 		Registerer: a.probed, Version: shortVersion(), Cores: runtime.NumCPU(),

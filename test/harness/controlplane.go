@@ -81,6 +81,9 @@ func (n *Node) startControlPlane(ctx context.Context) error {
 		// A node on which tests put a taint keeps its other pods.
 		"--controllers=*,-taint-eviction-controller",
 		"--allocate-node-cidrs=false", "--kube-api-qps=200", "--kube-api-burst=400",
+		// An autoscaler acts as soon as there are metrics.
+		"--horizontal-pod-autoscaler-sync-period=2s", "--horizontal-pod-autoscaler-cpu-initialization-period=1s",
+		"--horizontal-pod-autoscaler-initial-readiness-delay=1s",
 	}}); err != nil {
 		return err
 	}
@@ -111,6 +114,11 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 		"--kubelet-preferred-address-types=InternalIP",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + pkiDir + "/sa.key",
 		"--service-account-signing-key-file=" + pkiDir + "/sa.key",
+		// For APIs that other servers add, such as metrics-server.
+		"--requestheader-client-ca-file=" + pkiDir + "/ca.crt", "--requestheader-allowed-names=front-proxy",
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--proxy-client-cert-file=" + pkiDir + "/front-proxy.crt", "--proxy-client-key-file=" + pkiDir + "/front-proxy.key",
 		"--audit-policy-file=/etc/kubernetes/audit.yaml", "--audit-log-path=" + auditLog,
 		// A real cluster's API server answers many kubelets; here one node
 		// and the test share it, and neither shall be queued.
@@ -153,9 +161,10 @@ func (c *Cluster) writeCredentials() error {
 		[]net.IP{net.ParseIP(NodeIP), net.ParseIP("127.0.0.1"), net.ParseIP("10.96.0.1")},
 		[]string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"})
 	_, err2 := issue("sa", "service-accounts", nil, nil, nil)
+	_, err5 := issue("front-proxy", "front-proxy", nil, nil, nil)
 	admin, err3 := issue("admin", "admin", []string{"system:masters"}, nil, nil)
 	kubelet, err4 := issue("kubelet", "system:node:"+c.node.Name, []string{"system:nodes"}, nil, nil)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return err
 	}
 	for path, p := range map[string]pair{"/etc/kubernetes/admin.conf": admin, KubeletKubeconfig: kubelet} {

@@ -10,6 +10,7 @@ CACHE=${KUBELET_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/kubelet-dev}
 CONTAINERD_VERSION=2.4.2
 RUNC_VERSION=1.4.3
 KUBERNETES_VERSION=v1.37.2
+METRICS_SERVER_VERSION=v0.9.0
 mkdir -p "$CACHE"
 
 say() { printf '==> %s\n' "$*" >&2; }

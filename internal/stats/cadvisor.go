@@ -48,7 +48,7 @@ type columns struct {
 
 func (r *Reader) writeCadvisor(ctx context.Context, e *exposition) {
 	r.begin()
-	await(ctx, r.askRuntimePID())
+	r.awaitRuntimePID(ctx)
 	waits := append(r.askRuntime(), r.askDisk(r.config.Root))
 	for _, dir := range r.imageDirs() {
 		waits = append(waits, r.askDisk(dir))

@@ -57,7 +57,7 @@ func (r *Reader) writeResource(e *exposition, log klog.Logger) {
 	failed := 0.0
 	if err != nil || node == nil {
 		failed = 1
-		log.Error(err, "Usage of the node cannot be read")
+		log.Error(err, "Usage of the node cannot be read", "topOfCgroups", node != nil)
 	}
 
 	e.begin("container_cpu_usage_seconds_total", "CPU time that the container used, in seconds.", true)

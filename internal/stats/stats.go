@@ -245,13 +245,15 @@ func (r *Reader) askRuntime() (waits []<-chan struct{}) {
 	}
 }
 
-// askRuntimePID begins to look up the runtime's process, for whose cgroup the
-// summary has a place.
-func (r *Reader) askRuntimePID() <-chan struct{} {
+// awaitRuntimePID looks up the runtime's process, for whose cgroup the summary
+// has a place. A runtime that hangs is not waited for.
+func (r *Reader) awaitRuntimePID(ctx context.Context) {
 	if r.config.RuntimeCgroups != "" {
-		return nil
+		return
 	}
-	return r.runtimePID.ask("", time.Minute, func() (int, error) { return r.config.Runtime.RuntimePID(context.Background()) })
+	ctx, cancel := context.WithTimeout(ctx, patience/10)
+	defer cancel()
+	await(ctx, r.runtimePID.ask("", time.Minute, func() (int, error) { return r.config.Runtime.RuntimePID(context.Background()) }))
 }
 
 // askDisk begins to look at a file system.

@@ -21,7 +21,7 @@ func (r *Reader) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 
-	await(ctx, r.askRuntimePID())
+	r.awaitRuntimePID(ctx)
 	var waits []<-chan struct{}
 	if !onlyCPUAndMemory {
 		waits = append(r.askRuntime(), r.askDisk(r.config.Root))

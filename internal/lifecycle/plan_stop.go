@@ -96,12 +96,13 @@ func (p *planner) stop(c *observed.Container, e ending) {
 	}
 	p.explain(p.stopping(), c.Name, "the container to stop within its grace period", key)
 	_, hooked := p.History.Steps[Key{PreStop, c.ID}]
-	if step := p.History.Steps[key]; step.InFlight && step.Until.After(e.until().Add(MinimumGrace)) {
+	left := max(e.until().Sub(p.Now), 0)
+	if step := p.History.Steps[key]; step.InFlight && step.Until.After(p.Now.Add(left+MinimumGrace)) {
 		// It was told to take more time than there is now.
 		p.out.Cancel = append(p.out.Cancel, key)
 		return
 	}
-	a := Action{Key: key, ID: c.ID, Container: spec, Grace: max(e.until().Sub(p.Now), MinimumGrace), Why: e.why, Again: hooked}
+	a := Action{Key: key, ID: c.ID, Container: spec, Grace: max(left, MinimumGrace), Why: e.why, Again: hooked}
 	p.ask(a)
 }
 

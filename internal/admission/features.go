@@ -23,6 +23,9 @@ func SupplementalGroups() Check {
 		if f := in.Node.Status.Features; f != nil && f.SupplementalGroupsPolicy != nil && *f.SupplementalGroupsPolicy {
 			return Verdict{}
 		}
+		if in.Node.Status.NodeInfo.ContainerRuntimeVersion == "" {
+			return Verdict{Decision: Wait, Reason: InvalidNodeInfo, Message: "the container runtime has not told its features yet"}
+		}
 		return reject("SupplementalGroupsPolicyNotSupported", "the container runtime of this node does not offer supplementalGroupsPolicy Strict")
 	}}
 }

@@ -131,6 +131,8 @@ func differsForPods(a, b *v1.Node) bool {
 		a.Spec.Unschedulable != b.Spec.Unschedulable || !slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) ||
 		!equality.Semantic.DeepEqual(a.Spec.Taints, b.Spec.Taints) ||
 		!slices.Equal(a.Status.Addresses, b.Status.Addresses) ||
+		a.Status.NodeInfo.ContainerRuntimeVersion != b.Status.NodeInfo.ContainerRuntimeVersion ||
+		!equality.Semantic.DeepEqual(a.Status.Features, b.Status.Features) ||
 		!equality.Semantic.DeepEqual(a.Status.Allocatable, b.Status.Allocatable)
 }
 

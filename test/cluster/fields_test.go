@@ -233,3 +233,37 @@ func TestEphemeralContainerTargets(t *testing.T) {
 		}
 	}
 }
+
+// Resolvers take three servers; more are left out, and an event says so.
+func TestDNSLimits(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createText(t, ns, agentPod("many-servers", []string{"cat", "/etc/resolv.conf"}, "dnsConfig: {nameservers: [1.1.1.1, 1.1.1.2, 1.1.1.3]}"))
+	if e := waitEvent(t, ns, "many-servers", "DNSConfigForming"); !strings.Contains(e.Message, harness.ClusterDNS+" 1.1.1.1 1.1.1.2") {
+		t.Errorf("event: %s", e.Message)
+	}
+	pod := waitReady(t, ns, "many-servers")
+	until(t, "the pod to print its resolver's file", func(context.Context) error {
+		out, err := node.Log(pod, "main", 0)
+		if servers := strings.Count(out, "nameserver"); err == nil && servers != 3 {
+			err = fmt.Errorf("%d servers: %q", servers, out)
+		}
+		return err
+	})
+}
+
+// A host port that another pod has is refused, by name of that pod.
+func TestHostPortInUse(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	port := func(name string) string {
+		return agentPod(name, []string{"pause"}, "  ports: [{containerPort: 80, hostPort: 18099}]", "nodeName: "+node.Name)
+	}
+	createText(t, ns, port("first"))
+	waitReady(t, ns, "first")
+	createText(t, ns, port("second"))
+	pod := waitPhase(t, ns, "second", v1.PodFailed)
+	if pod.Status.Reason != "NodePorts" || !strings.Contains(pod.Status.Message, "18099") || !strings.Contains(pod.Status.Message, "first") {
+		t.Errorf("reason %s, message %s", pod.Status.Reason, pod.Status.Message)
+	}
+}

@@ -36,6 +36,8 @@ type fieldCase struct {
 	// Waiting and Terminated are the container's state in the end, by reason
 	// and words of the message.
 	Waiting, Terminated *told
+	// UpstreamFails is why the upstream kubelet does not pass this.
+	UpstreamFails string
 	// Rejected and Sandbox: the pod was refused, or its sandbox not made.
 	Rejected, Sandbox *told
 }
@@ -105,6 +107,9 @@ func (c *fieldCase) put(t *testing.T) {
 }
 
 func (c *fieldCase) check(t *testing.T) {
+	if c.UpstreamFails != "" {
+		upstreamFails(t, c.UpstreamFails)
+	}
 	name := c.pod()
 	switch {
 	case c.Rejected != nil:

@@ -179,7 +179,8 @@ func TestMounts(t *testing.T) {
 		t.Errorf("from the host: %q", got)
 	}
 	_, err := os.Stat(node.Path(dir + "/before/x"))
-	if written := err == nil; written != (node.Containerd == "1.6") {
+	// Upstream knows no runtime handlers without an API server.
+	if written := err == nil; written != (node.Containerd == "1.6") && !harness.Upstream() {
 		t.Errorf("below a mount that is recursively read-only if possible: written %v on containerd %s", written, node.Containerd)
 	}
 }

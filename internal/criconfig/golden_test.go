@@ -43,6 +43,8 @@ type cluster struct {
 	oldRuntime bool  // that can do nothing special
 	handlerErr error
 	nodeEvents []string
+	swap       *Swap // of the node; nil for none but its controller
+	v1         bool  // cgroup version 1
 }
 
 func (c *cluster) ConfigMap(_ context.Context, ns, name string) (*v1.ConfigMap, error) {
@@ -179,6 +181,9 @@ func node(t *testing.T, c *cluster) *Builder {
 		},
 	})
 	must(t, err)
+	if b.CgroupV2 = !c.v1; c.swap != nil {
+		b.Swap = *c.swap
+	}
 	return b
 }
 

@@ -276,3 +276,40 @@ func TestIPTablesTroubleIsAWarning(t *testing.T) {
 		})
 	}
 }
+
+// What containers may have of the node's swap depends on how much there is,
+// and on whether the kernel accounts it per cgroup.
+func TestSwapOfTheMachine(t *testing.T) {
+	const heading = "Filename\tType\tSize\tUsed\tPriority\n"
+	for _, test := range []struct {
+		name       string
+		machine    map[string]string
+		total      int64
+		controller bool
+	}{
+		{"none", nil, 0, false},
+		{"two", map[string]string{"proc/swaps": heading + "/dev/sda2\tpartition\t1000\t0\t-2\n/swap\tfile\t24\t0\t-3\n"}, 1 << 20, false},
+		{"odd lines", map[string]string{"proc/swaps": heading + "/dev/sda2\n/swap\tfile\tmany\t0\t-3\n"}, 0, false},
+		{"version 2", map[string]string{
+			"proc/self/cgroup": "0::/system.slice/kubelet.service\n", "sys/fs/cgroup/system.slice/kubelet.service/memory.swap.max": "max\n",
+		}, 0, true},
+		{"version 2 without", map[string]string{"proc/self/cgroup": "0::/system.slice/kubelet.service\n"}, 0, false},
+		{"version 1", map[string]string{
+			"sys/fs/cgroup/cgroup.controllers": "", "sys/fs/cgroup/memory/memory.memsw.limit_in_bytes": "1\n",
+		}, 0, true},
+		{"version 1 without", map[string]string{"sys/fs/cgroup/cgroup.controllers": ""}, 0, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := Config{Root: machine(t, test.machine)}
+			var r Report
+			for _, check := range []func(context.Context, *Config, *Report) error{checkCgroupVersion, checkSwap, checkSwapController} {
+				if err := check(t.Context(), &cfg, &r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if r.SwapTotal != test.total || r.SwapController != test.controller || r.SwapOn != (test.total > 0 || test.name == "odd lines") {
+				t.Errorf("got %d bytes, controller %v, on %v", r.SwapTotal, r.SwapController, r.SwapOn)
+			}
+		})
+	}
+}

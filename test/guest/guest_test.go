@@ -64,7 +64,7 @@ func layouts() []layout {
 	v2 := [][3]string{
 		{"", "memory.max", "67108864"}, {"", "cpu.max", "25000 100000"}, {"", "cpu.weight", weight}, {"", "pids.max", "4096"},
 	}
-	v2container := [][3]string{{"", "memory.max", "67108864"}, {"", "cpu.max", "25000 100000"}, {"", "memory.oom.group", "1"}}
+	v2container := [][3]string{{"", "memory.max", "67108864"}, {"", "cpu.max", "25000 100000"}, {"", "memory.oom.group", "1"}, {"", "memory.swap.max", "0"}}
 	if unified() {
 		return []layout{
 			{"cgroupfs", func(_ string, pod *v1.Pod) string {

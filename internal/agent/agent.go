@@ -43,6 +43,7 @@ import (
 	"kubelet/internal/security/userns"
 	"kubelet/internal/stats"
 	"kubelet/internal/status"
+	"kubelet/internal/tracing"
 	"kubelet/internal/volume"
 	"kubelet/internal/volume/builtin"
 	"kubelet/internal/worker"
@@ -67,6 +68,7 @@ type Agent struct {
 	logs     *criconfig.Logs
 	logFiles *logs.Reader
 	rotator  *logs.Rotator
+	tracing  *tracing.Provider // nil if off
 	configs  *criconfig.Builder
 	userns   *userns.Allocator
 	lock     *preflight.Lock // nil without a lock file
@@ -124,6 +126,10 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, lock: lock, without: withoutDisabled(cfg), registry: prometheus.NewRegistry(), rows: make(chan struct{}, 1), qos: make(chan struct{}, 1)}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if a.nodeName, err = nodeName(cfg); err != nil {
+		return nil, err
+	}
+
+	if a.tracing, err = a.newTracing(); err != nil {
 		return nil, err
 	}
 
@@ -235,6 +241,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 		Budget:      lifecycle.NewBudget(cfg.Flags.RestartBudget),
 		StopSignals: cfg.Gates.Enabled("ContainerStopSignals"),
 		Remembered:  a.remembered(ctx, journal, known),
+		Tracer:      a.tracing.Tracer(),
 	}
 	if a.mirror != nil {
 		poolConfig.Mirrors = a.mirror
@@ -289,6 +296,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	if a.security != nil {
 		parts = append(parts, part{"pod security policy", a.security.Run})
+	}
+	if a.tracing != nil {
+		parts = append(parts, part{"tracing", a.tracing.Run})
 	}
 	parts = append(parts, a.servers...)
 	parts = append(parts, a.sources...)

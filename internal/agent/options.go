@@ -33,6 +33,7 @@ import (
 	"kubelet/internal/podspec"
 	"kubelet/internal/preflight"
 	"kubelet/internal/security/userns"
+	"kubelet/internal/tracing"
 )
 
 func preflightConfig(cfg *config.Config) preflight.Config {
@@ -60,6 +61,22 @@ func normalizeNodeName(name string) (string, error) {
 	return name, nil
 }
 
+// newTracing makes the provider of traces; nil if they are off.
+func (a *Agent) newTracing() (*tracing.Provider, error) {
+	t := a.cfg.Kubelet.Tracing
+	if t == nil {
+		return nil, nil
+	}
+	p, err := tracing.New(tracing.Config{
+		Endpoint: deref(t.Endpoint, ""), SamplingRatePerMillion: deref(t.SamplingRatePerMillion, 0),
+		Node: a.nodeName, Version: version.Get().GitVersion,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up tracing: %w", err)
+	}
+	return p, nil
+}
+
 // leaveUnit lets a child outlive the systemd service that this process is.
 func leaveUnit(ctx context.Context, pid int) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -75,7 +92,7 @@ func (a *Agent) connectRuntime(ctx context.Context) (err error) {
 	if a.runtime, err = cri.New(cri.Config{
 		Endpoint: k.ContainerRuntimeEndpoint, ImageEndpoint: k.ImageServiceEndpoint,
 		Timeout: k.RuntimeRequestTimeout.Duration, Hold: true, Detach: func(pid int) { go leaveUnit(ctx, pid) },
-		Registerer: a.registry,
+		Tracer: a.tracing.Tracer(), Registerer: a.registry,
 	}); err != nil {
 		return fmt.Errorf("set up runtime client: %w", err)
 	}
@@ -99,7 +116,7 @@ func (a *Agent) connectAPI() (err error) {
 		ContentType:      k.ContentType,
 		HeartbeatTimeout: min(k.NodeStatusUpdateFrequency.Duration, time.Duration(k.NodeLeaseDurationSeconds)*time.Second/4),
 		UserAgent:        "kubelet/" + version.Get().GitVersion,
-		Registerer:       a.registry,
+		Tracer:           a.tracing.Tracer(), Registerer: a.registry,
 	}); err != nil {
 		return fmt.Errorf("set up API client: %w", err)
 	}

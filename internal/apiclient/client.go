@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -20,6 +21,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/connrotation"
 	"k8s.io/client-go/util/flowcontrol"
+
+	"kubelet/internal/tracing"
 )
 
 // Defaults of KubeletConfiguration, used for zero fields of Config.
@@ -58,6 +61,8 @@ type Config struct {
 	HeartbeatTimeout time.Duration
 	// UserAgent; empty means client-go's default for this program.
 	UserAgent string
+	// Tracer makes a span of each request but watches; nil for none.
+	Tracer trace.Tracer
 	// Registerer takes the rest_client_* metrics and that of the client
 	// certificate's age; nil means none.
 	Registerer prometheus.Registerer
@@ -114,6 +119,7 @@ func New(cfg Config) (*Client, error) {
 	base.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return &observedTransport{next: next, metrics: metrics, counts: c.counts, health: c.health}
 	})
+	base.Wrap(func(next http.RoundTripper) http.RoundTripper { return tracing.Transport(cfg.Tracer, next) })
 	httpClient, err := rest.HTTPClientFor(base)
 	if err != nil {
 		return nil, fmt.Errorf("set up connection to API server: %w", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -15,6 +16,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"kubelet/internal/tracing"
 )
 
 const (
@@ -46,6 +49,8 @@ type Config struct {
 	// Detach, if set, is told the process that holds the connection, to move
 	// it where it outlives this one. It must not block.
 	Detach func(pid int)
+	// Tracer makes a span of each call; nil for none.
+	Tracer trace.Tracer
 	// Registerer of the metrics; nil registers none.
 	Registerer prometheus.Registerer
 }
@@ -92,21 +97,21 @@ func New(cfg Config) (*Client, error) {
 		c.holder.detach = cfg.Detach
 		connected = c.holder.hold
 	}
-	conn, err := dial(path, connected)
+	conn, err := dial(path, connected, cfg.Tracer)
 	if err != nil {
 		return nil, fmt.Errorf("runtime service: %w", err)
 	}
 	c.conns = []*grpc.ClientConn{conn}
 	imageConn := conn
 	if imagePath != path {
-		if imageConn, err = dial(imagePath, func(net.Conn) {}); err != nil {
+		if imageConn, err = dial(imagePath, func(net.Conn) {}, cfg.Tracer); err != nil {
 			return nil, errors.Join(fmt.Errorf("image service: %w", err), c.Close())
 		}
 		c.conns = append(c.conns, imageConn)
 	}
 	// Streams have a connection of their own, which is never held: a stream
 	// that nobody reads any more would fill it.
-	streams, err := dial(path, func(net.Conn) {})
+	streams, err := dial(path, func(net.Conn) {}, nil)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("runtime service: %w", err), c.Close())
 	}
@@ -144,8 +149,8 @@ func (c *Client) serve(cfg Config, rt runtimeapi.RuntimeServiceClient, img runti
 	return nil
 }
 
-func dial(path string, connected func(net.Conn)) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+path,
+func dial(path string, connected func(net.Conn), tracer trace.Tracer) (*grpc.ClientConn, error) {
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// Runtimes refuse the socket's path as an HTTP/2 authority.
 		grpc.WithAuthority("localhost"),
@@ -168,7 +173,11 @@ func dial(path string, connected func(net.Conn)) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 30 * time.Second}),
 		// An idle connection costs nothing, making a new one costs latency.
 		grpc.WithIdleTimeout(0),
-	)
+	}
+	if tracer != nil {
+		options = append(options, grpc.WithChainUnaryInterceptor(tracing.Unary(tracer)))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+path, options...)
 	if err != nil {
 		return nil, fmt.Errorf("make client of %s: %w", path, err)
 	}

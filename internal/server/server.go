@@ -12,12 +12,14 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kubelet/internal/desired"
 	"kubelet/internal/observed"
 	"kubelet/internal/server/authn"
+	"kubelet/internal/tracing"
 )
 
 // maxShort is how many requests that are not long are served at once.
@@ -53,6 +55,10 @@ type Config struct {
 	Address string
 	Port    int
 	TLS     TLSConfig
+
+	// Tracer makes a span of each request of those who may send any; nil for
+	// none.
+	Tracer trace.Tracer
 
 	Authenticator Authenticator
 	Authorizer    Authorizer
@@ -132,7 +138,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("set up HTTPS port: %w", err)
 	}
 	s.table = newTable(routes, s.guard)
-	handler := cfg.Measured.measured("readwrite", s.table, s.authenticated(s.table.mux))
+	handler := cfg.Measured.measured("readwrite", s.table, s.authenticated(
+		tracing.Handler(cfg.Tracer, func(r *http.Request) string { return s.table.bucket(r.URL.Path) }, s.table.mux)))
 	if s.port, err = newPort("the kubelet API", cfg.Address, cfg.Port, handler); err != nil {
 		return nil, err
 	}

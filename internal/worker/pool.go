@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -107,6 +108,8 @@ type Config struct {
 	Budget *lifecycle.Budget
 	// StopSignals: statuses tell the stop signals of containers.
 	StopSignals bool
+	// Tracer makes a trace of each pod's start; nil for none.
+	Tracer trace.Tracer
 	// Now is the clock of the workers; nil for time.Now.
 	Now func() time.Time
 }

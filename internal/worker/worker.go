@@ -67,6 +67,8 @@ type worker struct {
 	fresh, begun, ran bool
 	round             round
 	pulls             stopwatch
+	// starting is the trace of the pod's start while it lasts, if there is one.
+	starting *startTrace
 }
 
 // mail is what arrived since the last turn. Tables are not in it: the latest
@@ -91,7 +93,7 @@ func newRim(ctx context.Context) rim {
 func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have observed.Pod) *worker {
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", uid)
 	ctx = klog.NewContext(ctx, logger)
-	return &worker{
+	w := &worker{
 		pool: p, uid: uid, ctx: ctx, pod: pod, arrived: p.Now(),
 		runs:   have.Running() > 0,
 		wake:   make(chan struct{}, 1),
@@ -102,6 +104,8 @@ func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have ob
 		fresh:    !podspec.IsStatic(pod) && !pod.CreationTimestamp.IsZero() && pod.Status.StartTime == nil && pod.DeletionTimestamp == nil,
 		previous: status.Previous(pod, p.Desired.Mirror(podspec.FullName(pod))),
 	}
+	w.traceStart()
+	return w
 }
 
 func (w *worker) poke() {
@@ -182,6 +186,7 @@ func (w *worker) end(ctx context.Context) {
 		}
 	})
 	w.steps.Wait()
+	w.traceEnd(errors.New("the kubelet ended before the pod was Ready"))
 	cut()
 	close(w.idle)
 	w.cancelAll()
@@ -323,6 +328,7 @@ func (w *worker) step(e Event) {
 		return
 	}
 	w.phase.Store(int32(w.state.Phase))
+	w.traceMoved()
 	klog.FromContext(w.ctx).V(2).Info("Pod changed phase", "from", before.String(), "to", w.state.Phase.String(),
 		"event", fmt.Sprintf("%T", e))
 	if w.state.Phase == Starting && before == Waiting {
@@ -486,6 +492,7 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 	}
 	w.published, w.heldSince = w.previous, time.Time{}
 	w.pool.Statuses.Publish(w.pod, w.previous)
+	w.tracePublished()
 	return settles
 }
 
@@ -527,10 +534,12 @@ func (w *worker) begin(have observed.Pod, out lifecycle.Output, now time.Time) {
 			ctx = w.hooks.ctx
 		}
 		ctx, w.flights[a.Key] = context.WithCancel(ctx)
+		ctx, done := w.starting.step(ctx, a)
 		w.steps.Add(1)
 		w.pool.spawn(func() {
 			defer w.steps.Done()
 			r := w.pool.Steps.Do(ctx, scene, a)
+			done(r)
 			w.post(func(w *worker) { w.mail.results = append(w.mail.results, r) })
 		})
 	}

@@ -23,7 +23,7 @@ import (
 // and of those below; subpackages belong to their parent's layer. A loop may
 // use the vocabulary of another loop, never run it: that is agent's part.
 var layers = [][]string{
-	{"podspec"}, // vocabulary
+	{"podspec", "tracing"}, // vocabulary
 	{"checkpoint", "cri", "cgroup", "apiclient", "certificate", "volume", "criconfig", "preflight", "plugin", "security"}, // drivers
 	{"desired", "observed", "explain"}, // tables
 	{"source", "admission", "image", "lifecycle", "worker", "pleg", "probe", "hook", "status", "node", "logs", "eviction", "resources", "stats"}, // loops

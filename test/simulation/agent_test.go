@@ -119,6 +119,7 @@ func newAgent(w *world, n int) *agent {
 		},
 		Leftovers:   func(context.Context) []types.UID { return w.disk.list(w.disk.volumes, w.disk.cgroups, w.disk.logs) },
 		Known:       func(uid types.UID) bool { return known[uid] },
+		Tracer:      w.tracer,
 		HostIPs:     func() []string { return []string{"10.0.0.1"} },
 		RuntimeName: "containerd",
 		Crash:       lifecycle.CrashPolicy{Initial: 10 * time.Second, Max: 300 * time.Second},

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -30,6 +32,10 @@ type world struct {
 	api     *apiServer
 	disk    *disk
 	exits   *exits
+
+	// tracer of the agents and what it recorded; nil without.
+	tracer trace.Tracer
+	spans  *tracetest.SpanRecorder
 
 	// What an agent may lack, as with older runtimes.
 	noExits bool

@@ -58,9 +58,6 @@ func expect(t *testing.T, got outcome, want string) {
 	if s := hosts.ReplaceAllString(got.String(), "ADDR"); s != want {
 		t.Errorf("got  %s\nwant %s", s, want)
 	}
-	if got.stalled {
-		t.Error("counted as stalled")
-	}
 }
 
 func portOf(l net.Listener) intstr.IntOrString { return intstr.FromInt(l.Addr().(*net.TCPAddr).Port) }
@@ -186,6 +183,21 @@ func TestHTTP(t *testing.T) {
 			expect(t, got, c.want)
 		})
 	}
+}
+
+// TestHTTP2ToOldServer: the protocol that was asked for is the one that counts.
+func TestHTTP2ToOldServer(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(server.Close)
+	http2 := v1.HTTPProtocolHTTP2
+	probe := &v1.Probe{ProbeHandler: v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Port: portOf(server.Listener), Protocol: &http2}}}
+	a := newAsker(noExec{})
+	if out := a.put(t, probe, nil); out.verdict != failed {
+		t.Errorf("got %v", out)
+	}
+	a.h2c = false
+	expect(t, a.put(t, probe, nil), "success: ")
 }
 
 func TestTCP(t *testing.T) {
@@ -342,6 +354,37 @@ func TestClock(t *testing.T) {
 					t.Errorf("cause %v", context.Cause(ctx))
 				}
 			})
+		})
+	}
+}
+
+// BenchmarkAsk is what one probe costs, its server's part included.
+func BenchmarkAsk(b *testing.B) {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	port := portOf(server.Listener)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := grpc.NewServer()
+	defer s.Stop()
+	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
+	go s.Serve(l)
+	for name, handler := range map[string]v1.ProbeHandler{
+		"http": {HTTPGet: &v1.HTTPGetAction{Port: port}},
+		"tcp":  {TCPSocket: &v1.TCPSocketAction{Port: port}},
+		"grpc": {GRPC: &v1.GRPCAction{Port: portOf(l).IntVal}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			a := newAsker(noExec{})
+			q := question{kind: Readiness, container: &v1.Container{}, ip: "127.0.0.1", timeout: time.Second, probe: &v1.Probe{ProbeHandler: handler}}
+			b.ReportAllocs()
+			for b.Loop() {
+				if out := a.ask(b.Context(), q); out.verdict != passed {
+					b.Fatal(out)
+				}
+			}
 		})
 	}
 }

@@ -44,7 +44,7 @@ func (p *planner) run() {
 	p.remember()
 	p.out.Started = p.allStarted(sandbox)
 	if p.out.Explain.Stage == "" {
-		p.out.Explain = explain.Entry{Stage: explain.Running}
+		p.out.Explain = p.explainUnready()
 	}
 }
 

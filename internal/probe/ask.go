@@ -34,6 +34,9 @@ type outcome struct {
 	settled bool
 	// stalled: the probe timed out, and it was the node that took the time.
 	stalled bool
+	// excused is an unknown: there was no answer, and the container was not
+	// given the CPU time to make one.
+	excused bool
 }
 
 // question is all that a run needs to know.
@@ -60,11 +63,11 @@ type asker struct {
 	grpcTLS   bool
 }
 
-// notGivenCPU is the outcome of a probe that timed out because the node was
+// excused is the outcome of a probe that got no answer because the node was
 // busy with other things.
-func notGivenCPU(q question) outcome {
-	return outcome{verdict: unknown, settled: true,
-		err: fmt.Errorf("no answer within %v, which is not counted: the node gave the container no CPU time to answer", q.timeout)}
+func excused(what string) outcome {
+	return outcome{verdict: unknown, settled: true, excused: true,
+		err: fmt.Errorf("%s; not counted, for the node gave the container no CPU time to answer", what)}
 }
 
 // excuses says whether a time-out counts for nothing if the container was

@@ -96,7 +96,7 @@ func (c *clock) failure(output string) outcome {
 	lost, middle := c.lost+now.Sub(c.end), c.middle
 	c.mu.Unlock()
 	if c.starved(ranOut, middle) {
-		return notGivenCPU(c.q)
+		return excused(output)
 	}
 	// A tenth of its time a container must be able to do without.
 	return outcome{verdict: failed, output: output, stalled: ranOut && lost > c.q.timeout/10}

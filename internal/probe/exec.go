@@ -54,7 +54,7 @@ func (a *asker) askExec(ctx context.Context, q question) outcome {
 		}
 		return out
 	case errors.Is(err, cri.ErrExecTimeout) && o.starved && q.excuses():
-		return notGivenCPU(q)
+		return excused(err.Error())
 	case errors.Is(err, cri.ErrExecTimeout):
 		// The runtime's clock begins when the command runs. A node that takes
 		// long to get there has too little left for the command as well.

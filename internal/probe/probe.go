@@ -65,6 +65,15 @@ type Result struct {
 	// startup or liveness probe failed as often as its threshold says. It
 	// stands for as long as the ID is followed.
 	Failed *Failure
+	// Obstacle, if not nil, is the probe that keeps the container from being
+	// started or ready, and what it said last; for whoever asks why.
+	Obstacle *Obstacle
+}
+
+// Obstacle is a probe that has not succeeded.
+type Obstacle struct {
+	Kind    Kind
+	Message string
 }
 
 // Failure is a probe's verdict that a container has to be restarted.

@@ -366,10 +366,9 @@ func (p *Prober) run(r run) {
 	begin := time.Now()
 	out := askPatiently(r.ctx, p.ask, r.question)
 	heard, changed := p.end(r, out, time.Since(begin))
-	if !heard {
-		return
+	if heard {
+		p.tell(r, out)
 	}
-	p.tell(r, out)
 	if changed {
 		p.cfg.Wake(r.pod.UID)
 	}
@@ -380,8 +379,9 @@ func (p *Prober) run(r run) {
 // found out.
 const maxStalls = 3
 
-// end takes the outcome of a run in. Heard is false if nobody wants to know it
-// any more, or if the probe is run again.
+// end takes the outcome of a run in. Heard is false if it is no news: nobody
+// wants to know it any more, the probe is run again, or the container is too
+// young to be blamed. Changed says whether what readers get is another.
 func (p *Prober) end(r run, out outcome, took time.Duration) (heard, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -408,17 +408,21 @@ func (p *Prober) end(r run, out outcome, took time.Duration) (heard, changed boo
 		return false, false
 	}
 	t.stalls = 0
-	if out.verdict == failed && t.young(t.began) {
+	if (out.verdict == failed || out.excused) && t.young(t.began) {
+		changed = t.hinder(out)
+		t.life.pod.results = nil
 		t.due = t.next(now)
 		p.add(t)
-		return false, false
+		return false, changed
 	}
 	p.count(r, out.verdict, took)
 	if out.verdict != unknown && t.count(out.verdict) {
-		if changed = t.settle(out.verdict, out.output, now); changed {
-			t.life.pod.results = nil
-		}
+		changed = t.settle(out.verdict, out.output, now)
 	}
+	if t.hinder(out) {
+		changed = true
+	}
+	t.life.pod.results = nil
 	if t.wanted() {
 		t.due = t.next(now)
 		p.add(t)

@@ -331,6 +331,9 @@ func (st *stage) results() {
 				words = append(words, fmt.Sprintf("grace=%d", *f.Grace))
 			}
 		}
+		if o := r.Obstacle; o != nil {
+			words = append(words, fmt.Sprintf("because(%s: %s)", o.Kind, o.Message))
+		}
 		seen[id] = strings.Join(words, " ")
 		if st.last[id] != seen[id] {
 			st.note("is %s %s", id, seen[id])

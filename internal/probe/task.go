@@ -56,6 +56,7 @@ type life struct {
 	// started and ready are what the probes say; ready counts once started.
 	started, ready bool
 	failed         *Failure
+	obstacle       *Obstacle
 	in             *runtimeContainer
 }
 
@@ -73,7 +74,27 @@ func newLife(pod *followed, t Target, pid func(context.Context, string) (int, er
 }
 
 func (l *life) result() Result {
-	return Result{State: State{Started: l.started, Ready: l.started && l.ready}, Failed: l.failed}
+	return Result{State: State{Started: l.started, Ready: l.started && l.ready}, Failed: l.failed, Obstacle: l.obstacle}
+}
+
+// hinder notes what a run said if it keeps the container from being started or
+// ready, and returns whether that is another obstacle than before.
+func (t *task) hinder(out outcome) (changed bool) {
+	l := t.life
+	had := l.obstacle
+	switch {
+	case l.started && (l.ready || t.kind == Startup):
+		l.obstacle = nil
+	case t.kind == Liveness || out.verdict == passed || out.verdict == warned:
+	case out.err != nil:
+		l.obstacle = &Obstacle{Kind: t.kind, Message: out.err.Error()}
+	default:
+		l.obstacle = &Obstacle{Kind: t.kind, Message: out.output}
+	}
+	if had == nil || l.obstacle == nil {
+		return had != l.obstacle
+	}
+	return *had != *l.obstacle
 }
 
 // wanted says whether the task is to be asked as things stand.
@@ -185,7 +206,8 @@ func (t *task) count(v verdict) bool {
 // settle makes a counted verdict a fact of the container's life. It returns
 // whether what is known changed.
 func (t *task) settle(v verdict, message string, now time.Time) (changed bool) {
-	l, before := t.life, t.life.result()
+	l := t.life
+	started, ready, failure := l.started, l.ready, l.failed
 	switch {
 	case v != failed && t.kind == Startup:
 		l.started = true
@@ -194,7 +216,7 @@ func (t *task) settle(v verdict, message string, now time.Time) (changed bool) {
 	case v == failed:
 		l.failed = &Failure{Kind: t.kind, Message: message, At: now, Grace: t.probe.TerminationGracePeriodSeconds}
 	}
-	return l.result() != before
+	return l.started != started || l.ready != ready || l.failed != failure
 }
 
 // Defaults of fields that are not set (API reference, Probe). The API server

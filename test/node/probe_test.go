@@ -151,7 +151,7 @@ func TestStartupProbe(t *testing.T) {
 		return c.State.Running != nil && c.Started != nil && !*c.Started && !c.Ready
 	})
 	explained(t, "Startup probe failed: HTTP probe failed with statuscode: 500",
-		"the startup probe of the container to succeed", `"lastError": "HTTP probe failed with statuscode: 500"`)
+		"the startup probe of the container to succeed", `"lastError":"HTTP probe failed with statuscode: 500"`)
 	well(t, "starting")
 	after := status(t, "starting", "started and ready", harness.Ready)
 	if c := main(after); c.ContainerID != main(before).ContainerID || !*c.Started {

@@ -20,6 +20,7 @@ type task struct {
 	life  *life
 	kind  Kind
 	probe *v1.Probe
+	pool  poolKind // for good: who has a place there gives it back there
 	at    place
 	// due, while scheduled, is when it is to run; afterwards, when it was to.
 	due   time.Time
@@ -68,6 +69,9 @@ func newLife(pod *followed, t Target, pid func(context.Context, string) (int, er
 	for k := range kinds {
 		if p := k.Of(t.Container); p != nil {
 			l.tasks[k] = &task{life: l, kind: k, probe: p, index: -1}
+			if p.Exec != nil {
+				l.tasks[k].pool = execPool
+			}
 		}
 	}
 	return l
@@ -233,12 +237,4 @@ func positive(n, instead int32) int32 {
 		return n
 	}
 	return instead
-}
-
-// pool is the kind of place that the task needs.
-func (t *task) pool() poolKind {
-	if t.probe.Exec != nil {
-		return execPool
-	}
-	return netPool
 }

@@ -40,6 +40,7 @@ type bench struct {
 	columns  []*column // in the order of allColumns
 	observer *observer
 	names    int
+	mark     int64 // how far the audit log has been read
 }
 
 // column is one of the things that are compared: a node with a kubelet, or

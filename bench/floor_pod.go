@@ -24,6 +24,10 @@ func (f *floor) start(ctx context.Context, p *floorPod) error {
 	for i := range pod.Spec.Containers {
 		p.containers = append(p.containers, &floorContainer{spec: &pod.Spec.Containers[i]})
 	}
+	p.dir = "/var/lib/kubelet/pods/" + string(pod.UID)
+	if err := os.MkdirAll(f.node.Path(p.dir), 0o750); err != nil {
+		return err
+	}
 	pending := make(chan error, 1)
 	go func() {
 		pending <- f.patch(ctx, pod, v1.PodStatus{Phase: v1.PodPending, StartTime: ptr.To(metav1.Now())})
@@ -117,11 +121,19 @@ func (f *floor) containerConfig(p *floorPod, c *floorContainer) *runtimeapi.Cont
 		Labels: map[string]string{"io.kubernetes.pod.name": p.pod.Name, "io.kubernetes.pod.namespace": p.pod.Namespace,
 			"io.kubernetes.pod.uid": string(p.pod.UID), "io.kubernetes.container.name": c.spec.Name},
 		Linux: &runtimeapi.LinuxContainerConfig{
-			Resources: &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000},
+			Resources: &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, OomScoreAdj: 1000,
+				HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}, {PageSize: "1GB"}}},
 			SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
 				NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
+				MaskedPaths:      maskedPaths, ReadonlyPaths: readonlyPaths,
+				Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined},
 			},
 		},
+	}
+	for inside, outside := range map[string]string{"/etc/hosts": "etc-hosts", "/dev/termination-log": "termination-log-" + config.Metadata.Name} {
+		outside = filepath.Join(p.dir, outside)
+		_ = os.WriteFile(f.node.Path(outside), []byte("127.0.0.1 localhost\n"), 0o644)
+		config.Mounts = append(config.Mounts, &runtimeapi.Mount{ContainerPath: inside, HostPath: outside})
 	}
 	for _, m := range c.spec.VolumeMounts {
 		config.Mounts = append(config.Mounts, &runtimeapi.Mount{ContainerPath: m.MountPath, HostPath: filepath.Join(p.dir, m.Name), Readonly: m.ReadOnly})
@@ -129,10 +141,20 @@ func (f *floor) containerConfig(p *floorPod, c *floorContainer) *runtimeapi.Cont
 	return config
 }
 
+// What containers get that ask for nothing (procMount: Default); without it
+// they would be others than a kubelet's.
+var (
+	maskedPaths = []string{
+		"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+		"/sys/devices/system/cpu/cpu0/thermal_throttle", "/sys/devices/system/cpu/cpu1/thermal_throttle",
+	}
+	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)
+
 // volumes makes what the pod's volumes hold: each Secret and token in a tmpfs
 // of its own, as any kubelet has to.
 func (f *floor) volumes(ctx context.Context, p *floorPod) error {
-	p.dir = "/var/lib/kubelet/pods/" + string(p.pod.UID)
 	for _, v := range p.pod.Spec.Volumes {
 		dir := f.node.Path(filepath.Join(p.dir, v.Name))
 		if err := os.MkdirAll(dir, 0o755); err != nil {

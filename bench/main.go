@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -38,6 +39,7 @@ type options struct {
 	idle      time.Duration
 	pods      int
 	columns   []string
+	batches   []int
 	keep      bool
 }
 
@@ -48,16 +50,24 @@ func main() {
 		return
 	}
 	var o options
-	var names, columns string
+	var names, columns, batches string
 	flag.StringVar(&names, "scenario", "", "scenarios to run, by number or name, separated by commas (all of them if empty):\n"+scenarioHelp())
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each scenario")
 	flag.StringVar(&o.kubelet, "kubelet", "", "the kubelet to measure in place of this project's own")
 	flag.StringVar(&o.out, "out", "bench/results", "folder of the results")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long an idle kubelet is measured")
 	flag.IntVar(&o.pods, "pods", 10, "pods, kills and deletions of a round, one at a time")
+	flag.StringVar(&batches, "batches", "50,110", "sizes of the batches")
 	flag.StringVar(&columns, "columns", strings.Join(allColumns, ","), "columns to measure")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs of all programs")
 	flag.Parse()
+	for size := range strings.SplitSeq(batches, ",") {
+		n, err := strconv.Atoi(size)
+		if err != nil || n < 1 {
+			exitOn(fmt.Errorf("--batches: %q is not a number of pods", size))
+		}
+		o.batches = append(o.batches, n)
+	}
 	o.columns = strings.Split(columns, ",")
 	if names != "" {
 		o.scenarios = strings.Split(names, ",")

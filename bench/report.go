@@ -18,16 +18,17 @@ type unit string
 
 // Units.
 const (
-	milliseconds unit = "ms"
-	perSecond    unit = "pods/s"
-	cpuSeconds   unit = "CPU s"
-	millicores   unit = "millicores"
-	mebibytes    unit = "MiB"
-	perMiB       unit = "CPU ms/MiB"
-	mibPerSecond unit = "MiB/s"
-	kibPerPod    unit = "KiB/pod"
-	perPod       unit = "per pod"
-	count        unit = ""
+	milliseconds    unit = "ms"
+	perSecond       unit = "pods/s"
+	cpuSeconds      unit = "CPU s"
+	cpuMilliseconds unit = "CPU ms"
+	millicores      unit = "millicores"
+	mebibytes       unit = "MiB"
+	perMiB          unit = "CPU ms/MiB"
+	mibPerSecond    unit = "MiB/s"
+	kibPerPod       unit = "KiB/pod"
+	perPod          unit = "per pod"
+	count           unit = ""
 )
 
 func inMilliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

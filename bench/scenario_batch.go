@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -19,11 +21,16 @@ func (b *bench) batch(ctx context.Context) error {
 	if err := b.warm(ctx, b.columns, withVolumes); err != nil {
 		return err
 	}
-	for _, n := range []int{50, 110} {
+	for _, n := range b.batches {
 		what := fmt.Sprintf("%d pods with volumes at once", n)
 		speed := b.report.row("2", what+": pods per second", perSecond)
 		latency := b.report.row("2", what+": created → Ready", milliseconds)
 		cpu := b.report.row("2", what+": CPU of the kubelet", cpuSeconds)
+		all := b.report.row("2", what+": CPU of everything, per pod", cpuMilliseconds)
+		node := b.report.row("2", what+": of that the runtime and the containers", cpuMilliseconds)
+		control := b.report.row("2", what+": of that the control plane", cpuMilliseconds)
+		own := b.report.row("2", what+": of that the benchmark, in the floor its client included", cpuMilliseconds)
+		requests := b.report.row("2", what+": requests to the API server, per pod", perPod)
 		wide := b.report.row("2", what+": pods per second of the floor with all in flight", perSecond)
 		wide.note()
 		allGone := b.report.row("4", fmt.Sprintf("%d pods deleted at once: all gone", n), milliseconds)
@@ -53,13 +60,18 @@ func (b *bench) batch(ctx context.Context) error {
 				}
 				speed.add(c.name, one.speed)
 				latency.add(c.name, one.started...)
+				requests.add(c.name, one.requests/float64(n))
+				all.add(c.name, inMilliseconds(one.cpu.all())/float64(n))
 				if c.floor == nil {
-					cpu.add(c.name, one.cpu.Seconds())
+					cpu.add(c.name, one.cpu.kubelet.Seconds())
 				}
+				node.add(c.name, inMilliseconds(one.cpu.node)/float64(n))
+				control.add(c.name, inMilliseconds(one.cpu.control)/float64(n))
+				own.add(c.name, inMilliseconds(one.cpu.own)/float64(n))
 				allGone.add(c.name, inMilliseconds(one.gone))
 				eachGone.add(c.name, one.ended...)
 			}
-			b.progress(r, speed, latency, allGone)
+			b.progress(r, speed, latency, all, requests, allGone)
 		}
 	}
 	return nil
@@ -68,13 +80,18 @@ func (b *bench) batch(ctx context.Context) error {
 // batchResult is one batch in one column.
 type batchResult struct {
 	speed          float64 // pods per second
-	cpu            time.Duration
+	cpu            shares
+	requests       float64
 	gone           time.Duration
 	started, ended []float64 // milliseconds, of each pod
 }
 
 func (b *bench) batchOne(ctx context.Context, c *column, n int) (r batchResult, err error) {
-	used, err := c.cpu()
+	_, mark, err := b.control.Cluster.Requests(b.mark)
+	if err != nil {
+		return r, err
+	}
+	before, err := b.used(c)
 	if err != nil {
 		return r, err
 	}
@@ -83,16 +100,74 @@ func (b *bench) batchOne(ctx context.Context, c *column, n int) (r batchResult, 
 		return r, err
 	}
 	r.speed = float64(n) / last.Sub(begun).Seconds()
-	now, err := c.cpu()
+	after, err := b.used(c)
 	if err != nil {
 		return r, err
 	}
-	r.cpu = now - used
+	r.cpu = after.since(before)
+	kinds, err := b.requests(c, mark)
+	if err != nil {
+		return r, err
+	}
+	for _, k := range kinds {
+		r.requests += float64(k)
+	}
+	say("  %s: %v", c.name, kinds)
 	time.Sleep(time.Second)
 	if r.gone, err = b.deleteAll(ctx, c, pods, &r.ended); err != nil {
 		return r, err
 	}
 	return r, c.quiet(ctx)
+}
+
+// shares is CPU time by who used it.
+type shares struct{ kubelet, node, control, own time.Duration }
+
+func (s shares) all() time.Duration { return s.kubelet + s.node + s.control + s.own }
+
+func (s shares) since(t shares) shares {
+	return shares{s.kubelet - t.kubelet, s.node - t.node, s.control - t.control, s.own - t.own}
+}
+
+// used is the CPU time of all that has a part in a column's pods: the kubelet,
+// the rest of the node, the control plane, and the benchmark itself, in which
+// the floor's client runs. Where the CPU is what pods wait for, pods per
+// second follow from it, and other programs on the machine do not show in it.
+func (b *bench) used(c *column) (s shares, err error) {
+	var err1, err2, err3, err4 error
+	s.kubelet, err1 = c.cpu()
+	s.node, err2 = c.node.CPU()
+	s.node -= s.kubelet
+	s.control, err3 = b.control.CPU()
+	s.own, err4 = cpuTime(os.Getpid())
+	for _, child := range children(os.Getpid()) { // counted already
+		if t, err := cpuTime(child); err == nil {
+			s.own -= t
+		}
+	}
+	return s, errors.Join(err1, err2, err3, err4)
+}
+
+// requests counts what the column's node asked of the API server since the
+// mark, costs of the node apart.
+func (b *bench) requests(c *column, mark int64) (map[string]int, error) {
+	requests, mark, err := b.control.Cluster.Requests(mark)
+	if err != nil {
+		return nil, err
+	}
+	b.mark = mark
+	kinds := map[string]int{}
+	for _, r := range requests {
+		if r.User != "system:node:"+c.node.Name {
+			continue
+		}
+		switch r.Resource {
+		case "leases", "nodes", "nodes/status", "csinodes":
+		default:
+			kinds[r.Verb+" "+r.Resource]++
+		}
+	}
+	return kinds, nil
 }
 
 // createAll creates pods at once and waits until all are Ready. It returns

@@ -296,6 +296,7 @@ type Request struct {
 	Name     string
 	Path     string
 	Agent    string
+	User     string // "system:node:" and the node's name
 }
 
 // Requests returns the kubelet's API requests since the mark, and a new mark.
@@ -321,7 +322,10 @@ func (c *Cluster) Requests(mark int64) ([]Request, int64, error) {
 			Verb       string `json:"verb"`
 			RequestURI string `json:"requestURI"`
 			UserAgent  string `json:"userAgent"`
-			ObjectRef  struct {
+			User       struct {
+				Username string `json:"username"`
+			} `json:"user"`
+			ObjectRef struct {
 				Resource, Subresource, Name string
 			} `json:"objectRef"`
 		}
@@ -332,6 +336,6 @@ func (c *Cluster) Requests(mark int64) ([]Request, int64, error) {
 		if s := event.ObjectRef.Subresource; s != "" {
 			resource += "/" + s
 		}
-		requests = append(requests, Request{Verb: event.Verb, Resource: resource, Name: event.ObjectRef.Name, Path: event.RequestURI, Agent: event.UserAgent})
+		requests = append(requests, Request{Verb: event.Verb, Resource: resource, Name: event.ObjectRef.Name, Path: event.RequestURI, Agent: event.UserAgent, User: event.User.Username})
 	}
 }

@@ -109,6 +109,10 @@ func (n *Node) Start(c Command) (*Process, error) {
 	if err := n.inside(p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", c.Name, err)
 	}
+	if err := n.account(p.Pid()); err != nil {
+		_ = p.cmd.Process.Kill()
+		return nil, fmt.Errorf("start %s: %w", c.Name, err)
+	}
 	go func() {
 		_ = p.cmd.Wait() // the state tells how it ended
 		close(p.done)

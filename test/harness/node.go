@@ -129,7 +129,7 @@ func NewNode(ctx context.Context, c Config) (_ *Node, err error) {
 			return nil, err
 		}
 		n.cgroupRoot = "/" + cgroupName(c.Name)
-		if err := makeCgroup(n.cgroupRoot); err != nil {
+		if err := errors.Join(makeCgroup(n.cgroupRoot), n.makeAccount()); err != nil {
 			return nil, err
 		}
 	}
@@ -236,7 +236,7 @@ func (n *Node) Close() {
 		f.Close()
 	}
 	if n.cgroupRoot != "" {
-		if err := removeCgroup(n.cgroupRoot); err != nil {
+		if err := errors.Join(removeCgroup(n.cgroupRoot), removeCgroup(n.accountName())); err != nil {
 			progress("node %s: %v", n.Name, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -112,23 +113,23 @@ func (f *floor) watch(ctx context.Context, version string) (watch.Interface, err
 }
 
 func (f *floor) follow(ctx context.Context, w watch.Interface) {
-	version := ""
 	for {
 		for e := range w.ResultChan() {
-			pod, ok := e.Object.(*v1.Pod)
-			if !ok {
-				continue
+			if pod, ok := e.Object.(*v1.Pod); ok {
+				f.see(ctx, e.Type, pod)
+			} else {
+				say("the floor's watch: %v", apierrors.FromObject(e.Object))
 			}
-			version = pod.ResourceVersion
-			f.see(ctx, e.Type, pod)
 		}
 		w.Stop()
+		// From any version: it begins with what is there.
 		var err error
-		if w, err = f.watch(ctx, version); err != nil {
-			if ctx.Err() == nil {
-				say("the floor's client: %v", err)
+		for w, err = f.watch(ctx, "0"); err != nil; w, err = f.watch(ctx, "0") {
+			if ctx.Err() != nil {
+				return
 			}
-			return
+			say("the floor's client: %v", err)
+			time.Sleep(100 * time.Millisecond)
 		}
 	}
 }

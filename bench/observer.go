@@ -7,6 +7,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
@@ -53,6 +54,8 @@ func newObserver(ctx context.Context, client kubernetes.Interface) (*observer, e
 				if pod, ok := e.Object.(*v1.Pod); ok {
 					version = pod.ResourceVersion
 					o.see(e.Type, pod, time.Now())
+				} else {
+					say("the observer's watch: %v", apierrors.FromObject(e.Object))
 				}
 				if ctx.Err() != nil {
 					return

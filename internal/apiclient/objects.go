@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -15,14 +17,14 @@ import (
 // failuresBeforeError is how many attempts to read an object fail before those
 // who wait for it get the error. The first may fail because the node
 // authorizer has not yet seen that the pod was bound to this node.
-const failuresBeforeError = 3
+const failuresBeforeError = 6
 
 // ObjectsConfig configures Objects.
 type ObjectsConfig struct {
 	Client *Client
 	// Changed is called with the pods that refer to an object when the object
-	// has been read for the first time, has changed, appeared or gone away.
-	// It must not block.
+	// has been read for the first time, could not be read, has changed,
+	// appeared or gone away. It must not block.
 	Changed func(pods []types.UID)
 }
 
@@ -148,6 +150,24 @@ func (o *Objects) Cached(pod *v1.Pod) bool {
 	return true
 }
 
+// Pending says whether the API server has not answered yet about an object
+// that the pod cannot run without. Changed is called when it has, or when that
+// takes too many attempts.
+func (o *Objects) Pending(pod *v1.Pod) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	refs, registered := o.pods[pod.UID]
+	if !registered {
+		refs = references(pod)
+	}
+	for key, needed := range refs {
+		if obj := o.objects[key]; needed && (obj == nil || !obj.synced && obj.failures < failuresBeforeError) {
+			return true
+		}
+	}
+	return false
+}
+
 // ConfigMap returns a ConfigMap, shared, not to be modified. It waits for the
 // first answer about it; the error is NotFound if there is none. What no
 // registered pod refers to is read from the API server.
@@ -256,10 +276,7 @@ func (o *Objects) set(obj *object, value apiObject) {
 	var pods []types.UID
 	if !same && !obj.dropped {
 		obj.value = value
-		pods = make([]types.UID, 0, len(obj.pods))
-		for uid := range obj.pods {
-			pods = append(pods, uid)
-		}
+		pods = slices.Collect(maps.Keys(obj.pods))
 	}
 	obj.announceLocked()
 	o.mu.Unlock()
@@ -271,13 +288,21 @@ func (o *Objects) set(obj *object, value apiObject) {
 // failed records that an object could not be read.
 func (o *Objects) failed(obj *object, err error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if obj.synced {
+		o.mu.Unlock()
 		return
 	}
 	obj.failures++
 	obj.err = err
 	obj.announceLocked()
+	var pods []types.UID
+	if obj.failures == failuresBeforeError && !obj.dropped {
+		pods = slices.Collect(maps.Keys(obj.pods))
+	}
+	o.mu.Unlock()
+	if len(pods) > 0 {
+		o.changed(pods)
+	}
 }
 
 func sameVersion(a, b apiObject) bool {

@@ -328,13 +328,24 @@ func TestErrorsReachThoseWhoWait(t *testing.T) {
 		s.put("a", "1")
 		s.setFail(forbidden)
 		o.Register(podWith("p", "a"))
+		if !o.Pending(podWith("p", "a")) {
+			t.Error("an object that is being read is not pending")
+		}
 		// A moment after the binding: the pod must not notice.
 		go func() { time.Sleep(60 * time.Millisecond); s.setFail(nil) }()
 		expect(t, "content", content(t, o, "a"), "1")
+		if o.Pending(podWith("p", "a")) {
+			t.Error("an object that was read is pending")
+		}
 	})
 	inBubble(t, func(t *testing.T, s *source, o *Objects, w *wakes) {
 		s.setFail(forbidden)
 		o.Register(podWith("p", "a"))
+		defer func() {
+			if synctest.Wait(); o.Pending(podWith("p", "a")) || len(w.pods) == 0 {
+				t.Errorf("an object that cannot be read is pending, or nobody was woken: %v", w.pods)
+			}
+		}()
 		start := time.Now()
 		_, err := o.ConfigMap(t.Context(), "ns", "a")
 		if !apierrors.IsForbidden(err) {

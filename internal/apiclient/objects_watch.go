@@ -60,7 +60,9 @@ const (
 	// about an object that is held before the object is read again.
 	firstEventWait = time.Second
 
-	firstRetry = 50 * time.Millisecond
+	// The first read of an object may come before the node authorizer has
+	// seen the pod, which is a matter of milliseconds.
+	firstRetry = 10 * time.Millisecond
 	lastRetry  = 30 * time.Second
 )
 

@@ -10,6 +10,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 )
@@ -110,6 +111,20 @@ func (t *Tokens) entryLocked(uid types.UID, key tokenKey) *tokenEntry {
 	return entry
 }
 
+// create asks for a token, and again for about a second while it is forbidden:
+// the node authorizer may not yet have seen that the pod was bound to this
+// node.
+func (t *Tokens) create(ctx context.Context, namespace, serviceAccount string, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+	delay := firstRetry
+	for {
+		answer, err := t.creator.CreateToken(ctx, namespace, serviceAccount, request)
+		if !apierrors.IsForbidden(err) || delay > time.Second/2 || !sleep(ctx, jitter(delay)) {
+			return answer, err
+		}
+		delay *= 2
+	}
+}
+
 func (t *Tokens) fetch(ctx context.Context, pod *v1.Pod, key tokenKey, entry *tokenEntry) (string, time.Time, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: &key.seconds,
@@ -120,7 +135,7 @@ func (t *Tokens) fetch(ctx context.Context, pod *v1.Pod, key tokenKey, entry *to
 	if key.audience != "" {
 		request.Spec.Audiences = []string{key.audience}
 	}
-	answer, err := t.creator.CreateToken(ctx, pod.Namespace, key.serviceAccount, request)
+	answer, err := t.create(ctx, pod.Namespace, key.serviceAccount, request)
 	if err == nil && answer.Status.Token == "" {
 		err = errors.New("API server answered without a token")
 	}

@@ -11,6 +11,8 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 type tokenServer struct {
@@ -79,6 +81,33 @@ func TestTokenIsBoundToThePodAndKeptUntilDue(t *testing.T) {
 		}
 		tokens.Forget(pod.UID)
 		expect(t, "tokens held", len(tokens.tokens), 0)
+	})
+}
+
+// TestTokenOfAPodJustBound: the node authorizer is a moment behind, which the
+// pod must not notice; a node that may not have the token learns it soon.
+func TestTokenOfAPodJustBound(t *testing.T) {
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "serviceaccounts"}, "default", errors.New("no relationship found"))
+	synctest.Test(t, func(t *testing.T) {
+		s := &tokenServer{fail: forbidden}
+		go func() {
+			time.Sleep(100 * time.Millisecond)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.fail = nil
+		}()
+		start := time.Now()
+		if token, _, err := newTestTokens(t, s).Token(t.Context(), tokenPod(), "", 1000); err != nil || token == "" {
+			t.Errorf("token %q, %v", token, err)
+		}
+		if took := time.Since(start); took > 300*time.Millisecond {
+			t.Errorf("the token took %v", took)
+		}
+		s.fail = forbidden
+		start = time.Now()
+		if _, _, err := newTestTokens(t, s).Token(t.Context(), tokenPod(), "", 1000); !apierrors.IsForbidden(err) || time.Since(start) > 3*time.Second {
+			t.Errorf("a token that is refused: %v after %v", err, time.Since(start))
+		}
 	})
 }
 

@@ -1,7 +1,9 @@
 package lifecycle
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -88,6 +90,8 @@ type Action struct {
 	Again bool
 	// Why is the reason that goes into the Killing event and the log.
 	Why string
+
+	gathering *gathering
 }
 
 func (a Action) String() string {
@@ -111,6 +115,32 @@ func (a Action) String() string {
 		s += fmt.Sprintf(" (%s)", a.Why)
 	}
 	return s
+}
+
+// gathering is where Mount waits for RunSandbox of the same plan to be let in
+// at the start gate.
+type gathering struct {
+	once sync.Once
+	open chan struct{}
+}
+
+func newGathering() *gathering { return &gathering{open: make(chan struct{})} }
+
+// begin lets go whoever waits. Like wait it may be called on nil.
+func (g *gathering) begin() {
+	if g != nil {
+		g.once.Do(func() { close(g.open) })
+	}
+}
+
+func (g *gathering) wait(ctx context.Context) {
+	if g == nil {
+		return
+	}
+	select {
+	case <-g.open:
+	case <-ctx.Done():
+	}
 }
 
 // Result is how a step ended.

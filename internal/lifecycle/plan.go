@@ -33,8 +33,8 @@ type Input struct {
 	Observed observed.Pod
 	History  History
 
-	// BesideSandbox as told by Volumes.BesideSandbox.
-	BesideSandbox bool
+	// BesideSandbox and ObjectsPending as told by Volumes.
+	BesideSandbox, ObjectsPending bool
 	// Status is what was last told of the pod. activeDeadlineSeconds counts
 	// from its start time, and restart counts go on from it when the runtime
 	// has lost its records.

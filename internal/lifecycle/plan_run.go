@@ -97,11 +97,31 @@ func (p *planner) volumes() (ready bool) {
 	if step.Done {
 		return true
 	}
+	if !step.Mounted && p.ObjectsPending {
+		p.explain(explain.Volumes, "", "the API server to tell the ConfigMaps and Secrets", key)
+		return false
+	}
 	p.ask(Action{Key: key})
 	if !step.Mounted {
 		p.explain(explain.Volumes, "", "volumes to be mounted", key)
 	}
 	return step.Mounted
+}
+
+// together asks for the sandbox. If the volumes are to be mounted beside it,
+// they wait until it is let in at the start gate: each mount on the node makes
+// the start of every container there slower, so pods that have to wait have
+// none yet.
+func (p *planner) together(sandbox Action) {
+	if !p.ask(sandbox) {
+		return
+	}
+	for i := range p.out.Actions {
+		if p.out.Actions[i].Kind == Mount && !p.History.Steps[Key{Kind: Mount}].Mounted {
+			gathering := newGathering()
+			p.out.Actions[i].gathering, p.out.Actions[len(p.out.Actions)-1].gathering = gathering, gathering
+		}
+	}
 }
 
 // sandbox returns the sandbox to run containers in, or nil after having asked
@@ -135,7 +155,7 @@ func (p *planner) sandbox(volumesReady bool) *observed.Sandbox {
 		attempt = p.Observed.Sandboxes[0].Attempt + 1
 	}
 	attempt += p.skipAttempts(key)
-	p.ask(Action{Key: key, Attempt: attempt})
+	p.together(Action{Key: key, Attempt: attempt})
 	p.explain(explain.Sandbox, "", "the runtime to set up the pod's sandbox and network (RunPodSandbox)", key)
 	return nil
 }

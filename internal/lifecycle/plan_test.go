@@ -111,6 +111,8 @@ func newStage(t *testing.T, words []string) *stage {
 			pod.Spec.ActiveDeadlineSeconds = &s
 		case "volumes-first":
 			st.in.BesideSandbox = false
+		case "objects-pending":
+			st.in.BesideSandbox, st.in.ObjectsPending = false, true
 		default:
 			t.Fatalf("unknown word %q", w)
 		}
@@ -158,6 +160,10 @@ func (st *stage) happen(t *testing.T, words []string) {
 				c.Image = words[2]
 			}
 		}
+	case "objects-read":
+		st.in.BesideSandbox, st.in.ObjectsPending = true, false
+	case "objects-fail":
+		st.in.ObjectsPending = false
 	case "agent-restarts":
 		st.in.History, st.pending = History{}, map[Key]Action{}
 	case "terminate":

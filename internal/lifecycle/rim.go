@@ -58,6 +58,9 @@ type Volumes interface {
 	// volumes are being set up: nothing of them waits for attach, CSI, the
 	// network or an object that is not in the cache.
 	BesideSandbox(pod *v1.Pod) bool
+	// ObjectsPending says whether an object that the volumes need is just
+	// being read; the pod is woken when that is over.
+	ObjectsPending(pod *v1.Pod) bool
 }
 
 // Images makes a container's image present (package image).

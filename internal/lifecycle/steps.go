@@ -92,6 +92,11 @@ const logDeadline = 5 * time.Second
 // the observed table holds an answer from after the change when Do returns,
 // unless the runtime does not answer.
 func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
+	if a.Kind == Mount {
+		a.gathering.wait(ctx) // which takes as long as the pods before this one
+	} else {
+		defer a.gathering.begin()
+	}
 	if d := deadlines[a.Kind]; d > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)
@@ -268,6 +273,7 @@ func (s *Steps) runSandboxWith(ctx context.Context, sc Scene, a Action, handler 
 		r.Err = err
 		return
 	}
+	a.gathering.begin()
 	s.changing(ctx, r, sc.Pod.UID, func() (err error) {
 		defer leave()
 		r.sandboxID, err = s.Runtime.RunPodSandbox(ctx, config, handler)

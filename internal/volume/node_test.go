@@ -88,6 +88,8 @@ func (a *api) Secret(ctx context.Context, namespace, name string) (*v1.Secret, e
 	return nil, apierrors.NewNotFound(v1.Resource("secrets"), name)
 }
 
+func (a *api) Pending(*v1.Pod) bool { return false }
+
 func (a *api) Cached(*v1.Pod) bool { return !a.away }
 
 func (a *api) Token(ctx context.Context, pod *v1.Pod, audience string, seconds int64) (string, time.Time, error) {

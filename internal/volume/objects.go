@@ -19,6 +19,8 @@ type Objects interface {
 	// Cached says whether every ConfigMap and Secret that the pod refers to
 	// and that is not optional is known to exist right now. It never waits.
 	Cached(pod *v1.Pod) bool
+	// Pending says whether one of them is just being read for the first time.
+	Pending(pod *v1.Pod) bool
 }
 
 // Tokens hands out the tokens of projected service accounts (package
@@ -45,6 +47,9 @@ func (Standalone) ConfigMap(context.Context, string, string) (*v1.ConfigMap, err
 func (Standalone) Secret(context.Context, string, string) (*v1.Secret, error) {
 	return nil, ErrNoAPIServer
 }
+
+// Pending says no.
+func (Standalone) Pending(*v1.Pod) bool { return false }
 
 // Cached says yes: nothing will ever arrive.
 func (Standalone) Cached(*v1.Pod) bool { return true }

@@ -375,6 +375,10 @@ func (r *Reconciler) BesideSandbox(pod *v1.Pod) bool {
 	return r.config.Objects.Cached(pod)
 }
 
+// ObjectsPending says whether an object that the pod's volumes need is just
+// being read for the first time.
+func (r *Reconciler) ObjectsPending(pod *v1.Pod) bool { return r.config.Objects.Pending(pod) }
+
 // OnDisk returns the UIDs of the pods that have a directory.
 func (r *Reconciler) OnDisk() ([]types.UID, error) {
 	entries, err := os.ReadDir(r.podsDir())

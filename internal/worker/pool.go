@@ -71,6 +71,12 @@ type Probes interface {
 	Forget(types.UID)
 }
 
+// Volumes tells what a pod's volumes wait for (package volume).
+type Volumes interface {
+	BesideSandbox(*v1.Pod) bool
+	ObjectsPending(*v1.Pod) bool
+}
+
 // Doer performs actions; *lifecycle.Steps is one.
 type Doer interface {
 	Do(context.Context, lifecycle.Scene, lifecycle.Action) lifecycle.Result
@@ -82,7 +88,7 @@ type Config struct {
 	Observed   Observed
 	Admission  Admission
 	Steps      Doer
-	Volumes    interface{ BesideSandbox(*v1.Pod) bool }
+	Volumes    Volumes
 	Statuses   lifecycle.Statuses
 	Events     lifecycle.Events
 	Explain    *explain.Table

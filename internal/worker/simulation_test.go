@@ -471,6 +471,8 @@ var errSim = errors.New("injected failure")
 var errLost = errors.New("injected: deadline exceeded")
 
 // BesideSandbox is the volumes' part of the rim.
+func (s *simulation) ObjectsPending(*v1.Pod) bool { return false }
+
 func (s *simulation) BesideSandbox(pod *v1.Pod) bool { return len(pod.Name)%2 == 0 }
 
 // Do performs an action on the model: as asked, not at all, with the answer

@@ -366,6 +366,7 @@ func (w *worker) plan(have observed.Pod, now time.Time) lifecycle.Output {
 			in.Mode = lifecycle.Run
 			if len(have.Sandboxes) == 0 && !w.history.Steps[lifecycle.Key{Kind: lifecycle.Mount}].Mounted {
 				in.BesideSandbox = w.pool.Volumes.BesideSandbox(w.pod)
+				in.ObjectsPending = !in.BesideSandbox && w.pool.Volumes.ObjectsPending(w.pod)
 			}
 		case Terminating:
 			in.Mode = lifecycle.Terminate

@@ -91,6 +91,8 @@ type rim struct {
 // slowVolumes is the annotation of pods whose volumes come before the sandbox.
 const slowVolumes = "simulation/slow-volumes"
 
+func (r rim) ObjectsPending(*v1.Pod) bool { return false }
+
 func (r rim) BesideSandbox(pod *v1.Pod) bool { return pod.Annotations[slowVolumes] == "" }
 
 func (r rim) Mount(ctx context.Context, pod *v1.Pod) (volume.Mounts, error) {

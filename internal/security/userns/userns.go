@@ -19,6 +19,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -68,11 +69,13 @@ type Config struct {
 type Allocator struct {
 	config Config
 
+	// mu is held while the small files of pods are read and written: what
+	// one pod gets depends on what all others have.
 	mu sync.Mutex
 	// held are the ranges of pods whose directory existed when it was looked
 	// at last.
 	held map[types.UID]Range
-	// hostUsers are pods that were found to have no range, for good.
+	// hostUsers are pods that run without a range, for good.
 	hostUsers map[types.UID]bool
 }
 
@@ -127,29 +130,30 @@ func (a *Allocator) rangeOf(ctx context.Context, pod types.UID) (Range, error) {
 	if pod == "" || pod == "." || !filepath.IsLocal(string(pod)) || filepath.Base(string(pod)) != string(pod) {
 		return Range{}, fmt.Errorf("pod UID %q cannot be the name of a directory", pod)
 	}
-	delete(a.hostUsers, pod)
-	r, found, err := a.find(ctx, pod)
-	if err != nil {
-		return Range{}, err
-	}
-	if held, ok := a.held[pod]; ok {
-		if !found || r != held {
-			err = a.write(pod, held)
+	r, from := a.find(ctx, pod)
+	held, ok := a.held[pod]
+	if ok {
+		if from == inFile && r == held {
+			return held, nil
 		}
-		return held, err
+		return held, a.write(pod, held)
 	}
 	if err := a.look(ctx); err != nil {
 		return Range{}, err
 	}
-	if found = found && a.hold(ctx, pod, r); !found {
+	switch found := from != nowhere && a.hold(ctx, pod, r); {
+	case found && from == inFile:
+		return r, nil
+	case !found:
+		var err error
 		if r, err = a.free(pod); err != nil {
 			return Range{}, err
 		}
-		if err := a.write(pod, r); err != nil {
-			return Range{}, err
-		}
-		a.held[pod] = r
 	}
+	if err := a.write(pod, r); err != nil {
+		return Range{}, err
+	}
+	a.held[pod] = r
 	return r, nil
 }
 
@@ -188,13 +192,10 @@ func (a *Allocator) look(ctx context.Context) error {
 		if _, held := a.held[uid]; held || a.hostUsers[uid] || !e.IsDir() {
 			continue
 		}
-		r, found, err := a.find(ctx, uid)
-		switch {
-		case err != nil:
-			return err
-		case found:
+		switch r, from := a.find(ctx, uid); {
+		case from != nowhere:
 			a.hold(ctx, uid, r)
-		default:
+		case a.config.SandboxPid(uid) > 0:
 			a.hostUsers[uid] = true
 		}
 	}
@@ -211,33 +212,44 @@ func (a *Allocator) look(ctx context.Context) error {
 	return nil
 }
 
-// find reads the pod's range from its file, or if that is missing or damaged
-// from the kernel. found is false if the pod has none: then nothing of it
-// runs in a namespace that anybody could collide with.
-func (a *Allocator) find(ctx context.Context, pod types.UID) (r Range, found bool, err error) {
+// Where a pod's range was found.
+type source int
+
+const (
+	nowhere source = iota
+	inFile
+	inKernel
+)
+
+// find reads the pod's range from its file, or if that is missing or cannot be
+// read from the kernel. A pod that has one in neither place has no process
+// that anybody could collide with.
+func (a *Allocator) find(ctx context.Context, pod types.UID) (Range, source) {
 	file := filepath.Join(a.config.PodsDir, string(pod), fileName)
 	content, err := readFile(file)
 	if err == nil {
+		var r Range
 		if r, err = parse(content); err == nil {
-			return r, true, nil
+			return r, inFile
 		}
-		klog.FromContext(ctx).Error(err, "A pod's user namespace file is damaged", "podUID", pod, "file", file)
-	} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errNoFile) {
-		return Range{}, false, fmt.Errorf("read user namespace of pod %s: %w", pod, err)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		klog.FromContext(ctx).Error(err, "A pod's user namespace file is of no use", "podUID", pod, "file", file)
 	}
 	pid := a.config.SandboxPid(pod)
 	if pid <= 0 {
-		return Range{}, false, nil
+		return Range{}, nowhere
 	}
-	content, err = readFile(filepath.Join(a.config.ProcDir, fmt.Sprint(pid), "uid_map"))
+	content, err = readFile(filepath.Join(a.config.ProcDir, strconv.Itoa(pid), "uid_map"))
 	if err != nil {
-		return Range{}, false, nil // it has just ended
+		return Range{}, nowhere // it has just ended
 	}
-	if r, found = parseIDMap(string(content)); !found {
-		return Range{}, false, nil
+	r, ok := parseIDMap(string(content))
+	if !ok {
+		return Range{}, nowhere
 	}
 	klog.FromContext(ctx).Info("A pod's user namespace was read back from its sandbox", "podUID", pod, "ids", r)
-	return r, true, a.write(pod, r)
+	return r, inKernel
 }
 
 // free picks a range that no pod holds. The search begins at a place that

@@ -372,7 +372,7 @@ func memoryCapacity(n *v1.Node) int64 {
 // most pods per second, and more only make all of a batch late.
 func newGate() *lifecycle.Gate {
 	places := max(2*runtime.NumCPU(), 4)
-	return lifecycle.NewGate(places, max(places/2, 4), 64)
+	return lifecycle.NewGate(places, max(places/2, 4), 64, lifecycle.ReadPressure)
 }
 
 // crashPolicy is how CrashLoopBackOff grows (KEP-4603).

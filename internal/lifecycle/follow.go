@@ -33,20 +33,40 @@ func Targets(in Input, ip string) (targets []probe.Target) {
 	return targets
 }
 
+// Untold are the IDs of containers that run and are not to be told of yet,
+// because their postStart hook has not ended well.
+func Untold(in Input) (untold map[string]bool) {
+	p := planner{Input: in}
+	podspec.EachContainer(in.Pod, func(c *v1.Container, _ podspec.Kind) bool {
+		latest := in.Observed.Latest(c.Name)
+		if latest != nil && latest.State == observed.Running && !p.hooked(c, latest) {
+			if untold == nil {
+				untold = map[string]bool{}
+			}
+			untold[latest.ID] = true
+		}
+		return true
+	})
+	return untold
+}
+
 // HasProbe says whether a container has any probe.
 func HasProbe(c *v1.Container) bool {
 	return c.StartupProbe != nil || c.LivenessProbe != nil || c.ReadinessProbe != nil
 }
 
-// was is what was last known of a container's probes: in the journal, or else
-// in the status that was told.
+// was is what was last known of a container's probes: by the journal or by the
+// status that was told. Either may be a moment older than the other, and the
+// better of them counts: what is not true any more a probe finds out, while a
+// container that turns unready with every restart of the kubelet loses its
+// traffic.
 func (p *planner) was(c *v1.Container, running *observed.Container) probe.State {
-	if life, known := p.History.Lives[running.ID]; known && (life.Started || life.Ready) {
-		return probe.State{Started: life.Started, Ready: life.Ready}
-	}
+	life := p.History.Lives[running.ID]
+	was := probe.State{Started: life.Started, Ready: life.Ready}
 	told := toldOf(&p.Status, c.Name)
-	if told == nil || told.State.Running == nil || !isID(told.ContainerID, running.ID) {
-		return probe.State{}
+	if told != nil && told.State.Running != nil && isID(told.ContainerID, running.ID) {
+		was.Started = was.Started || told.Started != nil && *told.Started
+		was.Ready = was.Ready || told.Ready
 	}
-	return probe.State{Started: told.Started != nil && *told.Started, Ready: told.Ready}
+	return was
 }

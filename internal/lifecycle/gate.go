@@ -14,11 +14,14 @@ import (
 // (host network, static, system-critical) have places of their own. A call
 // that takes longer than slowAfter gives its place up to the next and goes on
 // in a separately bounded slow set, so that calls that hang cannot fill the
-// gate.
+// gate. How many ordinary places there are follows the pressure on the
+// processors, which is read when a call comes or goes.
 type Gate struct {
+	pressure func() Pressure
+
 	mu       sync.Mutex
-	ordinary places
-	critical places
+	ordinary set
+	critical set
 	slow     int
 	slowMax  int
 	// overdue calls hold a place and would have moved to the slow set, had
@@ -26,9 +29,10 @@ type Gate struct {
 	overdue []*stay
 }
 
-type places struct {
-	free    int
-	waiting []*ticket
+// set of places, of which there are limit now and at most most.
+type set struct {
+	most, limit, taken int
+	waiting            []*ticket
 }
 
 type ticket struct {
@@ -38,7 +42,7 @@ type ticket struct {
 
 // stay is a call that was let in.
 type stay struct {
-	set    *places
+	set    *set
 	isSlow bool
 	left   bool
 }
@@ -53,12 +57,17 @@ type Class struct {
 	Since    time.Time
 }
 
-// NewGate returns a gate with that many ordinary and critical places, and
-// room for slowMax calls that take long.
-func NewGate(ordinary, critical, slowMax int) *Gate {
+// NewGate returns a gate with at most that many ordinary and critical places,
+// and room for slowMax calls that take long. pressure may be nil.
+func NewGate(ordinary, critical, slowMax int, pressure func() Pressure) *Gate {
+	if pressure == nil {
+		pressure = func() Pressure { return Pressure{} }
+	}
+	ordinary, critical = max(ordinary, 1), max(critical, 1)
 	return &Gate{
-		ordinary: places{free: max(ordinary, 1)},
-		critical: places{free: max(critical, 1)},
+		pressure: pressure,
+		ordinary: set{most: ordinary, limit: ordinary},
+		critical: set{most: critical, limit: critical},
 		slowMax:  slowMax,
 	}
 }
@@ -66,40 +75,52 @@ func NewGate(ordinary, critical, slowMax int) *Gate {
 // Enter waits for a place. The caller must call leave exactly once when its
 // call has ended. It fails only if ctx ends first.
 func (g *Gate) Enter(ctx context.Context, class Class) (leave func(), err error) {
-	set := &g.ordinary
+	places := &g.ordinary
 	if class.Critical {
-		set = &g.critical
+		places = &g.critical
 	}
 	t := &ticket{Class: class, in: make(chan struct{})}
+	now := g.pressure()
 	g.mu.Lock()
-	i, _ := slices.BinarySearchFunc(set.waiting, t, func(a, b *ticket) int {
+	g.adapt(now)
+	i, _ := slices.BinarySearchFunc(places.waiting, t, func(a, b *ticket) int {
 		// Behind its equals: who came first is served first.
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.Since.Compare(b.Since), -1)
 	})
-	set.waiting = slices.Insert(set.waiting, i, t)
-	set.admit()
+	places.waiting = slices.Insert(places.waiting, i, t)
+	places.admit()
 	g.mu.Unlock()
 
 	select {
 	case <-t.in:
-		return g.hold(set), nil
+		return g.hold(places), nil
 	case <-ctx.Done():
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
 	case <-t.in: // admitted meanwhile: hand the place on
-		set.free++
-		set.admit()
+		places.leave()
 	default:
-		set.waiting = slices.DeleteFunc(set.waiting, func(w *ticket) bool { return w == t })
+		places.waiting = slices.DeleteFunc(places.waiting, func(w *ticket) bool { return w == t })
 	}
 	return nil, ctx.Err()
 }
 
-func (s *places) admit() {
-	for s.free > 0 && len(s.waiting) > 0 {
-		s.free--
+// adapt takes over the pressure of now. The lock is held.
+func (g *Gate) adapt(now Pressure) {
+	g.ordinary.limit = startsAtOnce(now, g.ordinary.most)
+	g.ordinary.admit()
+}
+
+func (s *set) leave() {
+	s.taken--
+	s.admit()
+}
+
+func (s *set) admit() {
+	for s.taken < s.limit && len(s.waiting) > 0 {
+		s.taken++
 		close(s.waiting[0].in)
 		s.waiting = slices.Delete(s.waiting, 0, 1)
 	}
@@ -107,8 +128,8 @@ func (s *places) admit() {
 
 // hold returns the function that gives the place back, wherever the call has
 // moved by then.
-func (g *Gate) hold(set *places) (leave func()) {
-	call := &stay{set: set}
+func (g *Gate) hold(places *set) (leave func()) {
+	call := &stay{set: places}
 	timer := time.AfterFunc(slowAfter, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -119,8 +140,10 @@ func (g *Gate) hold(set *places) (leave func()) {
 	})
 	return func() {
 		timer.Stop()
+		now := g.pressure()
 		g.mu.Lock()
 		defer g.mu.Unlock()
+		g.adapt(now)
 		call.left = true
 		if call.isSlow {
 			g.slow--
@@ -128,8 +151,7 @@ func (g *Gate) hold(set *places) (leave func()) {
 			return
 		}
 		g.overdue = slices.DeleteFunc(g.overdue, func(o *stay) bool { return o == call })
-		set.free++
-		set.admit()
+		places.leave()
 	}
 }
 
@@ -141,7 +163,6 @@ func (g *Gate) slowDown() {
 		g.overdue = slices.Delete(g.overdue, 0, 1)
 		call.isSlow = true
 		g.slow++
-		call.set.free++
-		call.set.admit()
+		call.set.leave()
 	}
 }

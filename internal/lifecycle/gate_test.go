@@ -84,7 +84,7 @@ func (s *turnstile) came(want ...string) {
 func inGate(t *testing.T, ordinary, critical, slow int, test func(*turnstile)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := newTurnstile(t, NewGate(ordinary, critical, slow))
+		s := newTurnstile(t, NewGate(ordinary, critical, slow, nil))
 		test(s)
 		s.leaveAll()
 	})

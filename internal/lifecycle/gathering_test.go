@@ -19,7 +19,7 @@ import (
 // pod that is taken back mounts nothing.
 func TestVolumesWaitForTheGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gate := NewGate(1, 1, 1)
+		gate := NewGate(1, 1, 1, nil)
 		leave, err := gate.Enter(t.Context(), Class{})
 		if err != nil {
 			t.Fatal(err)

@@ -80,9 +80,6 @@ type Output struct {
 	// Reserve names dead containers that need a turn in the node's restart
 	// budget, by ID; then plan again.
 	Reserve []string
-	// Untold are IDs of containers that run and are not told to, because
-	// their postStart hook has not ended well.
-	Untold map[string]bool
 	// RestartingAll names the container whose exit restarts all of the pod's,
 	// while they are being stopped.
 	RestartingAll string

@@ -25,11 +25,13 @@ func (p *planner) run() {
 	p.prefetch()
 	if !p.want(Action{Key: Key{Kind: Prepare}}) {
 		p.explain(explain.Sandbox, "", "cgroup and directories of the pod", Key{Kind: Prepare})
+		p.tellBackOff()
 		return
 	}
 	volumes := p.volumes()
 	sandbox := p.sandbox(volumes)
 	if !volumes || sandbox == nil {
+		p.tellBackOff()
 		return
 	}
 	// What has to go is stopped before anything is started in its place.
@@ -72,10 +74,13 @@ func (p *planner) endedNow() bool {
 // already. A failure shows when the container's turn comes. Always is checked
 // at that turn, not before.
 func (p *planner) prefetch() {
+	sandbox := p.Observed.ReadySandbox()
+	initialized := sandbox != nil && p.everStarted(sandbox.ID)
 	podspec.EachContainer(p.Pod, func(c *v1.Container, kind podspec.Kind) bool {
 		key := Key{PullImage, c.Name}
 		if _, tried := p.History.Steps[key]; tried || c.ImagePullPolicy == v1.PullAlways ||
-			kind == podspec.Ephemeral || p.Observed.Latest(c.Name) != nil {
+			kind == podspec.Ephemeral || p.Observed.Latest(c.Name) != nil ||
+			kind == podspec.Init && initialized && !podspec.IsSidecar(c) {
 			return true
 		}
 		p.ask(Action{Key: key, Container: c})
@@ -245,7 +250,7 @@ func (p *planner) allStarted(sandbox *observed.Sandbox) bool {
 		case c == nil:
 			return false
 		case c.State == observed.Exited && !p.restarts(spec, podspec.Regular, c):
-		case c.StartedAt.IsZero(), c.SandboxID != sandbox.ID, p.void[c.ID], p.out.Untold[c.ID]:
+		case c.StartedAt.IsZero(), c.SandboxID != sandbox.ID, p.void[c.ID], c.State == observed.Running && !p.hooked(spec, c):
 			return false
 		}
 	}

@@ -154,7 +154,6 @@ func (p *planner) hooking(c *v1.Container, running *observed.Container) bool {
 	if running.State != observed.Running || step.Failures > 0 || p.hooked(c, running) {
 		return false // one that failed is being stopped
 	}
-	p.untell(running)
 	p.ask(Action{Key: key, Container: c, ID: running.ID})
 	p.explain(explain.Container, c.Name, "its postStart hook to end", key)
 	if step.InFlight {
@@ -166,13 +165,6 @@ func (p *planner) hooking(c *v1.Container, running *observed.Container) bool {
 		}
 	}
 	return true
-}
-
-func (p *planner) untell(c *observed.Container) {
-	if p.out.Untold == nil {
-		p.out.Untold = map[string]bool{}
-	}
-	p.out.Untold[c.ID] = true
 }
 
 // unknownLimit is how long a call of unknown outcome is repeated under the
@@ -211,7 +203,7 @@ func (p *planner) start(c *v1.Container, sandbox *observed.Sandbox) (busy bool) 
 			return false
 		}
 		// Whatever it waits for next, this is why it does not run.
-		defer p.blame(exitText(dead), int(dead.Attempt)+1)
+		defer p.blame(p.exitText(dead), int(dead.Attempt)+1)
 	}
 	late := created != nil && !step.UnknownSince.IsZero()
 	if !late && !p.History.due(key, p.Now) {
@@ -321,24 +313,45 @@ func (p *planner) backingOff(c *v1.Container, dead *observed.Container) bool {
 			return true // planned again at once
 		}
 		until, waitsFor = turn, "its turn in the node's restart budget"
-		note = ", and waits for its turn in the node's restart budget"
+		note = ", its turn in the node's restart budget"
 	}
 	if !until.After(p.Now) {
 		return false
 	}
+	if hook := p.History.Steps[Key{PostStart, dead.ID}]; hook.LastError != "" {
+		note += "; " + hook.LastError
+	}
 	p.wakeAt(until)
-	p.wait(c.Name, "CrashLoopBackOff", fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)%s; next try at %s",
-		delay, c.Name, p.Pod.Name, p.Pod.Namespace, p.Pod.UID, note, until.UTC().Format(time.RFC3339)))
+	p.wait(c.Name, "CrashLoopBackOff", fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s); next try at %s%s",
+		delay, c.Name, p.Pod.Name, p.Pod.Namespace, p.Pod.UID, until.UTC().Format(time.RFC3339), note))
 	if p.out.Explain.Stage == "" {
 		p.out.Explain = explain.Entry{
 			Stage: explain.BackOff, Object: c.Name, WaitsFor: waitsFor,
-			LastError: exitText(dead), Attempts: int(dead.Attempt) + 1, NextRetry: until,
+			LastError: p.exitText(dead), Attempts: int(dead.Attempt) + 1, NextRetry: until,
 		}
 	}
 	return true
 }
 
-func exitText(c *observed.Container) string {
+// tellBackOff tells of containers in back-off while the pod is not as far yet,
+// as after a restart of the kubelet: their state does not change by that.
+func (p *planner) tellBackOff() {
+	podspec.EachContainer(p.Pod, func(c *v1.Container, kind podspec.Kind) bool {
+		dead := p.Observed.Latest(c.Name)
+		if dead != nil && dead.State == observed.Exited && p.restarts(c, kind, dead) &&
+			dead.FinishedAt.Add(p.Crash.delay(dead)).After(p.Now) {
+			p.backingOff(c, dead)
+		}
+		return true
+	})
+}
+
+// exitText says how a container ended, and why it was stopped if its hook
+// failed.
+func (p *planner) exitText(c *observed.Container) string {
+	if hook := p.History.Steps[Key{PostStart, c.ID}]; hook.LastError != "" {
+		return hook.LastError
+	}
 	s := fmt.Sprintf("exit code %d", c.ExitCode)
 	if c.Reason != "" {
 		s += " (" + c.Reason + ")"

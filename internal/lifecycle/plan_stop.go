@@ -165,7 +165,6 @@ func (p *planner) stopUnfit(sandbox *observed.Sandbox) {
 		case latest.Hash != "" && latest.Hash != podspec.ContainerHash(c):
 			why, restart = title+" definition changed", true
 		case hook.Failures > 0 && !p.hooked(c, latest):
-			p.untell(latest)
 			p.wait(c.Name, hook.Reason, hook.LastError)
 			p.explain(explain.Container, c.Name, "the container, whose postStart hook failed, to stop", Key{PostStart, latest.ID})
 			why = "FailedPostStartHook"

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"kubelet/internal/cri"
 	"kubelet/internal/observed"
 	"kubelet/internal/podspec"
+	"kubelet/internal/probe"
 )
 
 var update = flag.Bool("update", false, "rewrite the transcripts with what happens now")
@@ -71,6 +73,7 @@ func TestPlan(t *testing.T) {
 // stage is one pod and a runtime that does exactly what a transcript says.
 type stage struct {
 	in      Input
+	budget  int // restarts of crashing containers that are left
 	began   time.Time
 	pending map[Key]Action
 	unseen  *Action // a start that ended and is not observed yet
@@ -81,15 +84,47 @@ func newStage(t *testing.T, words []string) *stage {
 	pod.Name, pod.Namespace, pod.UID = "p", "default", "u1"
 	began := time.Unix(0, 0).UTC()
 	st := &stage{began: began, pending: map[Key]Action{}}
-	st.in = Input{Now: began, Pod: pod, BesideSandbox: true, Crash: CrashPolicy{10 * time.Second, 5 * time.Minute}, Status: v1.PodStatus{StartTime: &metav1.Time{Time: began}}, Grace: 30 * time.Second}
+	st.in = Input{Now: began, Pod: pod, Probes: map[string]probe.Result{}, BesideSandbox: true, Crash: CrashPolicy{10 * time.Second, 5 * time.Minute}, Status: v1.PodStatus{StartTime: &metav1.Time{Time: began}}, Grace: 30 * time.Second}
+	// A container is its name and marks: ! pulls always, * is a sidecar, ^ has
+	// a postStart hook, $ a preStop hook, ? a startup probe, % a liveness
+	// probe, ~POLICY a policy of its own, @CODE a rule to restart all.
 	container := func(name string) v1.Container {
-		c := v1.Container{Name: name, Image: "img-" + name, ImagePullPolicy: v1.PullIfNotPresent}
-		if s, ok := strings.CutSuffix(name, "!"); ok {
-			c.Name, c.Image, c.ImagePullPolicy = s, "img-"+s, v1.PullAlways
+		base := name
+		if k := strings.IndexAny(name, "!*^$?%~@"); k >= 0 {
+			base = name[:k]
 		}
-		if s, ok := strings.CutSuffix(name, "*"); ok {
-			always := v1.ContainerRestartPolicyAlways
-			c.Name, c.Image, c.RestartPolicy = s, "img-"+s, &always
+		c := v1.Container{Name: base, Image: "img-" + base, ImagePullPolicy: v1.PullIfNotPresent}
+		marks := name[len(base):]
+		if m, text, found := strings.Cut(marks, "@"); found {
+			code, _ := strconv.Atoi(text)
+			c.RestartPolicyRules = []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestartAllContainers,
+				ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{int32(code)}}}}
+			marks = m
+			c.RestartPolicy = new(v1.ContainerRestartPolicyNever)
+		}
+		if m, text, found := strings.Cut(marks, "~"); found {
+			c.RestartPolicy = new(v1.ContainerRestartPolicy(text))
+			marks = m
+		}
+		hook := &v1.LifecycleHandler{Sleep: &v1.SleepAction{}}
+		for _, mark := range marks {
+			if strings.ContainsRune("^$", mark) && c.Lifecycle == nil {
+				c.Lifecycle = &v1.Lifecycle{}
+			}
+			switch mark {
+			case '!':
+				c.ImagePullPolicy = v1.PullAlways
+			case '*':
+				c.RestartPolicy = new(v1.ContainerRestartPolicyAlways)
+			case '^':
+				c.Lifecycle.PostStart = hook
+			case '$':
+				c.Lifecycle.PreStop = hook
+			case '?':
+				c.StartupProbe = &v1.Probe{}
+			case '%':
+				c.LivenessProbe = &v1.Probe{}
+			}
 		}
 		return c
 	}
@@ -109,6 +144,9 @@ func newStage(t *testing.T, words []string) *stage {
 		case "deadline":
 			s, _ := strconv.ParseInt(value, 10, 64)
 			pod.Spec.ActiveDeadlineSeconds = &s
+		case "budget":
+			st.budget, _ = strconv.Atoi(value)
+			st.in.Budgeted = true
 		case "volumes-first":
 			st.in.BesideSandbox = false
 		case "objects-pending":
@@ -139,7 +177,7 @@ func (st *stage) happen(t *testing.T, words []string) {
 		key := st.find(t, words[1])
 		delete(st.pending, key)
 		st.in.History.End(Result{Key: key, Err: fmt.Errorf("%s", strings.Join(words[2:], " ")),
-			Reason: "CreateContainerError", Unknown: words[0] == "lost"}, st.in.Now)
+			Reason: map[Kind]string{StartContainer: "CreateContainerError", PostStart: "PostStartHookError"}[key.Kind], Unknown: words[0] == "lost"}, st.in.Now)
 	case "unseen": // done, and the runtime does not tell
 		key := st.find(t, words[1])
 		a := st.pending[key]
@@ -150,6 +188,8 @@ func (st *stage) happen(t *testing.T, words []string) {
 		code, _ := strconv.Atoi(words[2])
 		c := st.container(words[1])
 		c.State, c.ExitCode, c.FinishedAt = observed.Exited, int32(code), st.in.Now
+	case "forget": // the runtime does
+		st.in.Observed.Containers = slices.DeleteFunc(st.in.Observed.Containers, func(c observed.Container) bool { return c.Name == words[1] })
 	case "appears": // a late answer of the runtime
 		st.appear(Action{Key: Key{StartContainer, words[1]}, SandboxID: st.in.Observed.Sandboxes[0].ID}, observed.Created)
 	case "sandbox-dies":
@@ -164,10 +204,41 @@ func (st *stage) happen(t *testing.T, words []string) {
 		st.in.BesideSandbox, st.in.ObjectsPending = true, false
 	case "objects-fail":
 		st.in.ObjectsPending = false
-	case "agent-restarts":
-		st.in.History, st.pending = History{}, map[Key]Action{}
+	case "agent-restarts": // the journal is what is left
+		st.in.History, st.pending = History{Lives: st.in.History.Kept, Kept: st.in.History.Kept}, map[Key]Action{}
+	case "journal-lost":
+		st.in.History.Lives, st.in.History.Kept = nil, nil
+	case "told": // that the container runs
+		c := st.container(words[1])
+		st.in.Status.ContainerStatuses = append(st.in.Status.ContainerStatuses, v1.ContainerStatus{Name: c.Name,
+			ContainerID: "containerd://" + c.ID, State: v1.ContainerState{Running: &v1.ContainerStateRunning{}}})
+	case "probe": // NAME started | failed startup|liveness [grace]
+		c := st.container(words[1])
+		r := probe.Result{State: probe.State{Started: true, Ready: true}}
+		if words[2] == "failed" {
+			r.Failed = &probe.Failure{Kind: probe.Liveness, Message: "no answer"}
+			if words[3] == "startup" {
+				r.State, r.Failed.Kind = probe.State{}, probe.Startup
+			}
+			if len(words) > 4 {
+				grace, _ := strconv.ParseInt(words[4], 10, 64)
+				r.Failed.Grace = &grace
+			}
+		}
+		st.in.Probes[c.ID] = r
+	case "debug": // NAME [TARGET], kubectl debug
+		e := v1.EphemeralContainer{EphemeralContainerCommon: v1.EphemeralContainerCommon{Name: words[1], Image: "img-" + words[1]}}
+		if len(words) > 2 {
+			e.TargetContainerName = words[2]
+		}
+		st.in.Pod.Spec.EphemeralContainers = append(st.in.Pod.Spec.EphemeralContainers, e)
 	case "terminate":
-		st.in.Mode, st.in.Since, st.in.Why = Terminate, st.in.Now, rest
+		if grace, err := time.ParseDuration(rest); err == nil {
+			st.in.Grace = grace
+		}
+		if st.in.Mode != Terminate {
+			st.in.Mode, st.in.Since = Terminate, st.in.Now
+		}
 	case "finish":
 		st.in.Mode = Finish
 		st.in.Gone, st.in.Delete, st.in.Silent = rest == "gone", rest == "delete", rest == "gone"
@@ -229,7 +300,7 @@ func (st *stage) done(t *testing.T, text string) {
 		o.Sandboxes = slices.DeleteFunc(o.Sandboxes, func(s observed.Sandbox) bool { return s.ID == a.ID })
 		o.Containers = slices.DeleteFunc(o.Containers, func(c observed.Container) bool { return c.SandboxID == a.ID })
 	}
-	st.in.History.End(Result{Key: key, ImageRef: "sha256:" + key.Name}, st.in.Now)
+	st.in.History.End(Result{Key: key, ImageRef: "sha256:" + key.Name, Lives: a.Lives}, st.in.Now)
 }
 
 func (st *stage) appear(a Action, state observed.ContainerState) {
@@ -247,13 +318,35 @@ func (st *stage) appear(a Action, state observed.ContainerState) {
 
 // plan writes the plan down and begins its actions.
 func (st *stage) plan(w *strings.Builder) {
+	st.in.History.Prune(&st.in.Observed)
 	out := Plan(st.in)
+	for len(out.Reserve) > 0 {
+		for _, id := range out.Reserve {
+			at := st.in.Now
+			if st.budget--; st.budget < 0 {
+				at = at.Add(time.Duration(-st.budget) * time.Minute)
+			}
+			st.in.History.Turn(id, at)
+		}
+		out = Plan(st.in)
+	}
+	for _, key := range out.Cancel {
+		fmt.Fprintf(w, "  cancel  %s\n", key)
+	}
 	for _, a := range out.Actions {
 		fmt.Fprintf(w, "  do      %s\n", a)
 		st.in.History.Begin(a, st.in.Now)
 		st.pending[a.Key] = a
 	}
 	st.in.History.Note(&out, st.in.Now)
+	if out.RestartingAll != "" {
+		fmt.Fprintf(w, "  tell    all containers are restarted because of %s\n", out.RestartingAll)
+	}
+	if st.in.Mode == Run {
+		for _, id := range slices.Sorted(maps.Keys(Untold(st.in))) {
+			fmt.Fprintf(w, "  hide    that %s runs\n", id)
+		}
+	}
 	names := make([]string, 0, len(out.Waiting))
 	for name := range out.Waiting {
 		names = append(names, name)

@@ -58,6 +58,8 @@ type step struct {
 	VolumesWait bool
 	Explanation string
 	Probes      map[string]ProbeResult
+	// RestartingAll names the container that restarts all.
+	RestartingAll string
 	HostIPs     []string
 	// PodStatus replaces the status in the API object.
 	PodStatus *v1.PodStatus
@@ -84,6 +86,7 @@ type containerStep struct {
 	Exit    int32
 	Reason  string
 	Message string
+	Signal  v1.Signal
 }
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
@@ -106,7 +109,7 @@ func (s step) observed() observed.Pod {
 		o := observed.Container{
 			ID: c.ID, Name: c.Name, SandboxID: c.Sandbox, State: state, Attempt: c.Attempt,
 			Image: "reg/" + c.Name + ":1", ImageRef: "sha256:" + c.Name,
-			ExitCode: c.Exit, Reason: c.Reason, Message: c.Message,
+			ExitCode: c.Exit, Reason: c.Reason, Message: c.Message, StopSignal: c.Signal,
 		}
 		if state == observed.Running || state == observed.Exited {
 			o.StartedAt = at(c.Started)
@@ -188,7 +191,7 @@ func life(t *testing.T, file string) {
 			input = Input{
 				Pod: pod.DeepCopy(), Previous: previous, Observed: s.observed(), Waiting: s.Waiting, Failure: s.Failure,
 				Ended: s.Ended, Terminating: s.Terminating, VolumesReady: !s.VolumesWait, Explanation: s.Explanation,
-				Probes: s.Probes, RuntimeName: "containerd", HostIPs: s.HostIPs, Now: at(s.At),
+				Probes: s.Probes, RestartingAll: s.RestartingAll, StopSignals: true, RuntimeName: "containerd", HostIPs: s.HostIPs, Now: at(s.At),
 			}
 		}
 	}

@@ -23,11 +23,13 @@ import (
 	"k8s.io/klog/v2"
 
 	"kubelet/internal/admission"
+	"kubelet/internal/cri"
 	"kubelet/internal/desired"
 	"kubelet/internal/explain"
 	"kubelet/internal/lifecycle"
 	"kubelet/internal/observed"
 	"kubelet/internal/podspec"
+	"kubelet/internal/probe"
 	"kubelet/internal/status"
 )
 
@@ -87,6 +89,7 @@ type simulation struct {
 	cgroups    map[types.UID]bool
 	late       []func() // effects of calls whose answer was given up on
 	names      int
+	simInside
 
 	// The agent.
 	pool     *Pool
@@ -120,7 +123,7 @@ func newSimulation(seed uint64) *simulation {
 	s := &simulation{
 		rand: rand.New(rand.NewPCG(seed, 0)), now: time.Unix(1_000_000, 0).UTC(),
 		api: map[types.UID]*v1.Pod{}, sandboxes: map[string]*simSandbox{}, containers: map[string]*simContainer{},
-		mounted: map[types.UID]bool{}, cgroups: map[types.UID]bool{},
+		mounted: map[types.UID]bool{}, cgroups: map[types.UID]bool{}, simInside: newSimInside(),
 	}
 	s.boot()
 	return s
@@ -142,6 +145,8 @@ func (s *simulation) boot() {
 	s.say("agent starts")
 	s.ctx, s.die = context.WithCancel(context.Background())
 	s.steps, s.answers = nil, nil
+	s.followed = map[types.UID]map[string]probe.Result{}
+	journal := maps.Clone(s.journal)
 	s.timers, s.statuses, s.unsent = map[types.UID]time.Time{}, map[types.UID]v1.PodStatus{}, map[types.UID]bool{}
 	s.swept = false
 	var pool *Pool
@@ -155,7 +160,8 @@ func (s *simulation) boot() {
 	known := maps.Clone(s.mounted)
 	pool = New(Config{
 		Desired: s.desired, Observed: s.observed, Admission: simAdmission{s}, Steps: s, Volumes: s, Statuses: simStatuses{s},
-		Events: simEvents{}, Explain: explain.NewTable(),
+		Events: simEvents{}, Explain: explain.NewTable(), Probes: simProbes{s},
+		Remembered: func(uid types.UID) map[string]lifecycle.Life { return journal[uid] },
 		Leftovers: func(context.Context) []types.UID {
 			left := maps.Clone(s.mounted)
 			maps.Copy(left, s.cgroups)
@@ -198,7 +204,7 @@ func (s *simulation) list() {
 
 // run lets a thousand things happen, then calms down and looks at the end.
 func (s *simulation) run() error {
-	for range 400 {
+	for range 600 {
 		s.happen()
 		if s.err != nil {
 			return s.err
@@ -206,6 +212,7 @@ func (s *simulation) run() error {
 	}
 	s.say("the world calms down")
 	s.calm = true
+	s.settleProbes()
 	if s.apiDown {
 		s.apiDown = false
 		s.list()
@@ -227,28 +234,32 @@ func (s *simulation) run() error {
 }
 
 func (s *simulation) happen() {
-	switch n := s.rand.IntN(100); {
-	case n < 45:
+	switch n := s.rand.IntN(200); {
+	case n < 130:
 		if !s.turnOne() {
 			s.advance(time.Minute)
 		}
-	case n < 65:
+	case n < 145:
 		s.advance(time.Duration(s.rand.IntN(20000)) * time.Millisecond)
-	case n < 73:
+	case n < 155:
+		s.probeOne()
+	case n < 164:
 		s.createPod()
-	case n < 78:
+	case n < 169:
 		s.deletePod()
-	case n < 86:
+	case n < 183:
 		s.exitOne()
-	case n < 88:
+	case n < 185:
+		s.debug()
+	case n < 188:
 		s.loseSandbox()
-	case n < 90:
+	case n < 190:
 		s.apiDown = !s.apiDown
 		s.say("api server away: %v", s.apiDown)
 		s.list()
-	case n < 93:
+	case n < 193:
 		s.kill()
-	case n < 95:
+	case n < 195:
 		if uid, ok := s.pick(); ok {
 			s.say("evict %s", uid)
 			s.pool.Evict(uid, simEviction, time.Second)
@@ -375,12 +386,7 @@ func (s *simulation) createPod() {
 		UID: types.UID(fmt.Sprintf("u%d", s.names)), CreationTimestamp: metav1.NewTime(s.now)}}
 	policies := []v1.RestartPolicy{v1.RestartPolicyAlways, v1.RestartPolicyOnFailure, v1.RestartPolicyNever}
 	pod.Spec.RestartPolicy = policies[s.rand.IntN(3)]
-	for i := range s.rand.IntN(3) {
-		pod.Spec.InitContainers = append(pod.Spec.InitContainers, v1.Container{Name: fmt.Sprintf("init%d", i), Image: "i"})
-	}
-	for i := range 1 + s.rand.IntN(2) {
-		pod.Spec.Containers = append(pod.Spec.Containers, v1.Container{Name: fmt.Sprintf("c%d", i), Image: "i"})
-	}
+	s.drawContainers(pod)
 	s.api[pod.UID] = pod
 	s.say("create %s as %s, policy %s, %d+%d containers", name, pod.UID, pod.Spec.RestartPolicy,
 		len(pod.Spec.InitContainers), len(pod.Spec.Containers))
@@ -479,7 +485,7 @@ func (s *simulation) BesideSandbox(pod *v1.Pod) bool { return len(pod.Name)%2 ==
 // lost, or later than anybody waits.
 func (s *simulation) Do(ctx context.Context, sc lifecycle.Scene, a lifecycle.Action) lifecycle.Result {
 	uid := sc.Pod.UID
-	r := lifecycle.Result{Key: a.Key, ImageRef: "sha256:i"}
+	r := lifecycle.Result{Key: a.Key, ImageRef: "sha256:i", Lives: a.Lives}
 	if ctx.Err() != nil {
 		r.Err = ctx.Err()
 		return r
@@ -488,8 +494,11 @@ func (s *simulation) Do(ctx context.Context, sc lifecycle.Scene, a lifecycle.Act
 	if w != nil && w.state.Phase >= Terminating && (a.Kind == lifecycle.StartContainer || a.Kind == lifecycle.RunSandbox) {
 		s.wrong("%s of %s is done although the pod is %s", a, uid, w.state)
 	}
+	if a.Kind == lifecycle.StopContainer {
+		s.judgeStop(w, a)
+	}
 	fault := s.rand.IntN(100)
-	if s.calm {
+	if s.calm || a.Kind == lifecycle.PreStop {
 		fault = 99
 	}
 	switch {
@@ -541,6 +550,9 @@ func (s *simulation) create(uid types.UID, a lifecycle.Action) (*simContainer, e
 	}
 	c := &simContainer{uid: uid, Container: observed.Container{ID: id, Name: a.Name, SandboxID: a.SandboxID,
 		State: observed.Created, Attempt: a.Attempt, CreatedAt: s.now, Hash: podspec.ContainerHash(a.Container)}}
+	if a.Delay > 0 {
+		c.Annotations = map[string]string{cri.AnnotationRestartDelay: a.Delay.String()}
+	}
 	s.containers[id] = c
 	return c, nil
 }
@@ -577,7 +589,18 @@ func (s *simulation) effect(ctx context.Context, sc lifecycle.Scene, a lifecycle
 				s.wrong("container %s is started beside %s", c.ID, other.ID)
 			}
 		}
+		s.judgeStart(s.pool.workers[uid], c)
 		c.State, c.StartedAt = observed.Running, s.now
+		if s.calm {
+			s.started[c.ID], s.ready[c.ID] = true, true
+		}
+	case lifecycle.PostStart, lifecycle.PreStop:
+		return s.hook(a)
+	case lifecycle.Remember:
+		if !s.mounted[uid] {
+			s.wrong("the journal of %s is written and its directory is gone", uid)
+		}
+		s.journal[uid] = a.Lives
 	case lifecycle.StopContainer:
 		if c := s.containers[a.ID]; c != nil && c.State == observed.Running {
 			s.exit(c, 143)
@@ -592,7 +615,7 @@ func (s *simulation) effect(ctx context.Context, sc lifecycle.Scene, a lifecycle
 			}
 		}
 	case lifecycle.RemoveContainer:
-		delete(s.containers, a.ID)
+		s.remove(s.pool.workers[uid], a.ID)
 	case lifecycle.RemoveSandbox:
 		delete(s.sandboxes, a.ID)
 		maps.DeleteFunc(s.containers, func(_ string, c *simContainer) bool { return c.SandboxID == a.ID })
@@ -607,6 +630,7 @@ func (s *simulation) effect(ctx context.Context, sc lifecycle.Scene, a lifecycle
 			}
 		}
 		delete(s.mounted, uid)
+		delete(s.journal, uid)
 	case lifecycle.RemoveCgroup:
 		delete(s.cgroups, uid)
 	case lifecycle.DeleteObject:
@@ -642,6 +666,9 @@ func (s *simulation) send(uid types.UID) {
 		for _, n := range slices.Concat(now.ContainerStatuses, now.InitContainerStatuses) {
 			if o.Name == n.Name && n.RestartCount < o.RestartCount {
 				s.wrong("restart count of %s/%s goes from %d to %d", uid, o.Name, o.RestartCount, n.RestartCount)
+			}
+			if o.Name == n.Name {
+				s.judgeTold(uid, &o, &n)
 			}
 		}
 	}
@@ -688,13 +715,16 @@ func (s *simulation) converged() {
 				s.wrong("%s has ended and still holds volumes or a cgroup", uid)
 			}
 		case w.state.Phase == Running:
-			for _, c := range pod.Spec.Containers {
-				if latest := s.observed.Get(uid).Latest(c.Name); latest == nil || latest.State != observed.Running {
-					if latest == nil || pod.Spec.RestartPolicy == v1.RestartPolicyAlways {
-						s.wrong("container %s of %s does not run", c.Name, uid)
-					}
+			podspec.EachContainer(pod, func(c *v1.Container, kind podspec.Kind) bool {
+				latest := s.observed.Get(uid).Latest(c.Name)
+				switch {
+				case kind == podspec.Init && !podspec.IsSidecar(c), latest != nil && latest.State == observed.Running:
+				case kind == podspec.Ephemeral && latest == nil && s.targetGone(pod, c.Name):
+				case latest == nil || podspec.Restarts(pod, c, kind, latest.ExitCode):
+					s.wrong("container %s of %s does not run", c.Name, uid)
 				}
-			}
+				return true
+			})
 		case len(pod.Spec.InitContainers) > 0 && w.state.Phase == Starting:
 			// An init container that runs for ever holds the pod there.
 			running := false

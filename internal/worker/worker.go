@@ -470,10 +470,14 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 	if w.state.Removed || (!w.state.Claimed && podspec.IsStatic(w.pod)) || (w.state.Phase == Waiting && !settles.IsZero()) {
 		return settles
 	}
+	var untold map[string]bool
+	if w.state.Phase < Terminated {
+		untold = lifecycle.Untold(lifecycle.Input{Pod: w.pod, Observed: have, History: w.history, Status: w.previous})
+	}
 	ran := have.ReadySandbox() != nil && have.Running() > 0
 	before := w.previous
 	w.previous = status.Generate(status.Input{
-		Pod: w.pod, Previous: w.previous, Observed: w.settled(have, out.Untold),
+		Pod: w.pod, Previous: w.previous, Observed: w.settled(have, untold),
 		Waiting: out.Waiting, Failure: w.state.Failure,
 		Probes: w.probed(have), RestartingAll: out.RestartingAll, StopSignals: w.pool.StopSignals,
 		Ended:        w.state.Phase >= Terminated,

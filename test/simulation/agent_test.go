@@ -113,7 +113,7 @@ func newAgent(w *world, n int) *agent {
 			Runtime: client, Refresher: a.pleg, Volumes: rim, Cgroups: rim, Logs: rim, Configs: configs{},
 			Images:   must(image.New(image.Config{Service: client, Events: a.recorder})),
 			Statuses: a.writer, Events: a.recorder,
-			Gate:      lifecycle.NewGate(w.places, w.critical, 64),
+			Gate:      lifecycle.NewGate(w.places, w.critical, 64, nil),
 			IsUnknown: cri.IsUnknown,
 			PodIPs:    func(_ *v1.Pod, s *observed.Sandbox) []string { return s.IPs },
 		},

@@ -60,7 +60,7 @@ type step struct {
 	Probes      map[string]ProbeResult
 	// RestartingAll names the container that restarts all.
 	RestartingAll string
-	HostIPs     []string
+	HostIPs       []string
 	// PodStatus replaces the status in the API object.
 	PodStatus *v1.PodStatus
 	// Previous replaces the status generated last.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"testing"
 
@@ -60,5 +62,38 @@ func BenchmarkTail(b *testing.B) {
 		if err := w.r.Read(b.Context(), testPod(), testID, &v1.PodLogOptions{TailLines: ptr[int64](100)}, io.Discard, io.Discard); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkServed is a log through an HTTPS connection, as the kubelet's API
+// serves it: each write is flushed.
+func BenchmarkServed(b *testing.B) {
+	const size = 64 << 20
+	w := filled(b, size, 100)
+	s := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		flush := http.NewResponseController(rw).Flush
+		if err := w.r.Read(r.Context(), testPod(), testID, &v1.PodLogOptions{}, writerFunc(func(p []byte) (int, error) {
+			n, err := rw.Write(p)
+			if err == nil {
+				err = flush()
+			}
+			return n, err
+		}), nil); err != nil {
+			b.Error(err)
+		}
+	}))
+	defer s.Close()
+	buf := make([]byte, 64<<10)
+	b.SetBytes(size)
+	b.ReportAllocs()
+	for b.Loop() {
+		resp, err := s.Client().Get(s.URL)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, resp.Body, buf); err != nil {
+			b.Fatal(err)
+		}
+		resp.Body.Close()
 	}
 }

@@ -31,6 +31,7 @@ func TestLogsFollowAFastWriterAcrossRotations(t *testing.T) {
 	pod := waitPod(t, ns, "writer", "start", func(p *v1.Pod) bool {
 		return p != nil && (p.Status.Phase == v1.PodRunning || p.Status.Phase == v1.PodSucceeded)
 	})
+	begin := time.Now()
 	p, err := node.Start(harness.Command{Name: "follow-writer", Path: "/usr/bin/kubectl",
 		Args: []string{"--kubeconfig=/etc/kubernetes/admin.conf", "logs", "-f", "-n", ns, "writer"}})
 	if err != nil {
@@ -43,6 +44,7 @@ func TestLogsFollowAFastWriterAcrossRotations(t *testing.T) {
 	case <-time.After(2 * patience):
 		t.Fatal("kubectl logs -f does not end with the container")
 	}
+	t.Logf("followed in %s", time.Since(begin).Round(100*time.Millisecond))
 	checkLines(t, "logs -f", p.Log, total/length, length)
 
 	// What is kept can be read as one log afterwards.
@@ -53,7 +55,9 @@ func TestLogsFollowAFastWriterAcrossRotations(t *testing.T) {
 	}
 	defer rest.Kill()
 	defer os.Remove(rest.Log)
+	begin = time.Now()
 	<-rest.Done()
+	t.Logf("read in %s", time.Since(begin).Round(100*time.Millisecond))
 	checkLines(t, "logs", rest.Log, total/length, length)
 	if out := kubectlOK(t, "logs", "-n", ns, "writer", "--tail=2"); out != fmt.Sprintf("%0*d\n%0*d\n", length-1, total/length-2, length-1, total/length-1) {
 		t.Errorf("--tail=2: %q", out)

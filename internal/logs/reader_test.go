@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -395,4 +396,61 @@ func firstDifference(got, want string) string {
 	}
 	from := max(0, i-100)
 	return fmt.Sprintf("at %d: got %q, want %q", i, got[from:min(len(got), i+100)], want[from:min(len(want), i+100)])
+}
+
+// The last lines of a large file are found from its end.
+func TestTailReadsOnlyTheEnd(t *testing.T) {
+	w := newWorld(t)
+	f, err := os.Create(w.path("0.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const size = 1 << 30 // a hole, which takes no room
+	if _, err := f.Seek(size, 0); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(f)
+	for i := range 200 {
+		fmt.Fprintf(f, "%s stdout F %d\n", at(1), i)
+	}
+	before := readBytes(t)
+	got, err := w.read(v1.PodLogOptions{TailLines: ptr[int64](100)})
+	read := readBytes(t) - before
+	if err != nil || !strings.HasPrefix(got, "100\n") || strings.Count(got, "\n") != 100 {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if read > 1<<20 {
+		t.Errorf("%d bytes were read for 100 lines", read)
+	}
+}
+
+// readBytes is how many bytes this process has read from files.
+func readBytes(t *testing.T) (n int64) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		t.Skip(err)
+	}
+	if _, err := fmt.Sscanf(string(text), "rchar: %d", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// What is read costs memory by the buffer, not by the line.
+func TestReadAllocatesNothingPerLine(t *testing.T) {
+	allocations := func(lines int) float64 {
+		w := newWorld(t)
+		w.file("0.log", bytes.Repeat([]byte(at(1)+" stdout F some line or other\n"), lines))
+		opts := v1.PodLogOptions{Timestamps: true}
+		return testing.AllocsPerRun(3, func() {
+			if err := w.r.Read(t.Context(), testPod(), testID, &opts, io.Discard, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if few, many := allocations(10), allocations(100_000); many > few+20 {
+		t.Errorf("10 lines take %v allocations, 100000 take %v", few, many)
+	}
 }

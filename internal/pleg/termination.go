@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kubelet/internal/cri"
+	"kubelet/internal/logs"
 )
 
 // Limits of termination messages (API reference, terminationMessagePath and
@@ -50,7 +51,7 @@ func terminationMessage(s *runtimeapi.ContainerStatus, names int) string {
 	}
 	if note == "" && s.GetAnnotations()[cri.AnnotationTerminationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError) &&
 		s.GetExitCode() != 0 && s.GetReason() != "StartError" && s.GetReason() != "ContainerCannotRun" && s.GetLogPath() != "" {
-		data, err := readTail(s.GetLogPath(), logWindow)
+		data, err := logs.Window(s.GetLogPath(), logWindow)
 		if err == nil {
 			note = clean(logTail(data))
 		} else {
@@ -116,7 +117,7 @@ func logTail(window []byte) []byte {
 	var kept [][]byte // last first
 	size, full := 0, 0
 	for i := len(lines) - 1; i >= 0 && size < maxLogMessage; i-- {
-		content, partial, ok := logContent(lines[i])
+		content, partial, ok := logs.Content(lines[i])
 		if !ok {
 			continue // cut off at the window's beginning, or not a log line
 		}
@@ -135,23 +136,6 @@ func logTail(window []byte) []byte {
 		out = append(out, kept[i]...)
 	}
 	return out[max(0, len(out)-maxLogMessage):]
-}
-
-// logContent takes the header off a log line. A partial line has no end of
-// line of its own.
-func logContent(line []byte) (content []byte, partial, ok bool) {
-	fields := bytes.SplitN(line, []byte(" "), 4)
-	if len(fields) < 3 || len(fields[0]) < len("2006-01-02T15:04:05Z") || fields[0][4] != '-' || fields[0][10] != 'T' {
-		return nil, false, false
-	}
-	if stream := string(fields[1]); stream != "stdout" && stream != "stderr" {
-		return nil, false, false
-	}
-	tag, _, _ := bytes.Cut(fields[2], []byte(":"))
-	if len(fields) == 4 {
-		content = fields[3]
-	}
-	return content, string(tag) == "P", true
 }
 
 // clean makes text of bytes that a container wrote; the API takes UTF-8 only.

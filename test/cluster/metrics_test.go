@@ -15,7 +15,9 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"kubelet/test/harness"
 )
@@ -78,9 +80,17 @@ func TestMetricsServer(t *testing.T) {
 		return nil
 	})
 	// Before its pods go, what would make new ones.
-	if err := node.Cluster.Client.AppsV1().Deployments(ns).Delete(t.Context(), "busy", metav1.DeleteOptions{}); err != nil {
+	deployments := node.Cluster.Client.AppsV1().Deployments(ns)
+	if err := deployments.Delete(t.Context(), "busy", metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}); err != nil {
 		t.Error(err)
 	}
+	until(t, "the deployment to go with its replica set", func(ctx context.Context) error {
+		_, err := deployments.Get(ctx, "busy", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return errors.Join(err, errors.New("still there"))
+	})
 }
 
 // series is a line of mixin-series.txt.

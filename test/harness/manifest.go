@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	v1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -82,6 +83,8 @@ func (c *Cluster) Create(ctx context.Context, namespace string, objects ...runti
 			_, err = c.Client.CoreV1().ServiceAccounts(namespace).Create(ctx, x, o)
 		case *appsv1.Deployment:
 			_, err = c.Client.AppsV1().Deployments(namespace).Create(ctx, x, o)
+		case *autoscalingv2.HorizontalPodAutoscaler:
+			_, err = c.Client.AutoscalingV2().HorizontalPodAutoscalers(namespace).Create(ctx, x, o)
 		case *nodev1.RuntimeClass:
 			_, err = c.Client.NodeV1().RuntimeClasses().Create(ctx, x, o)
 		default:

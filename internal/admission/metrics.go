@@ -4,6 +4,10 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	v1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+
+	"kubelet/internal/podspec"
 )
 
 func newRejections() *prometheus.CounterVec {
@@ -11,6 +15,32 @@ func newRejections() *prometheus.CounterVec {
 		Name: "kubelet_admission_rejections_total",
 		Help: "Pods that this node rejected, by reason.",
 	}, []string{"reason"})
+}
+
+// newAccepted counts by where pods name their resources (KEP-2837).
+func newAccepted() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kubelet_pod_level_resources_admission_total",
+		Help: "Pods that this node accepted, by where they name resources (pod_level, container_level, pod_and_container_level or nowhere) and QoS class.",
+	}, []string{"config_mode", "qos_class"})
+}
+
+// resourceLabels are config_mode and qos_class of a pod.
+func resourceLabels(pod *v1.Pod) (mode, class string) {
+	containers := false
+	podspec.EachContainer(pod, func(c *v1.Container, kind podspec.Kind) bool {
+		containers = kind != podspec.Ephemeral && len(c.Resources.Requests)+len(c.Resources.Limits) > 0
+		return !containers
+	})
+	switch whole := resourcehelper.IsPodLevelResourcesSet(pod); {
+	case whole && containers:
+		mode = "pod_and_container_level"
+	case whole:
+		mode = "pod_level"
+	case containers:
+		mode = "container_level"
+	}
+	return mode, strings.ToLower(string(podspec.QoS(pod)))
 }
 
 // label keeps the metric's reasons few, as upstream does: resources with

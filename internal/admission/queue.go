@@ -65,6 +65,7 @@ type Request struct {
 type Queue struct {
 	config     Config
 	rejections *prometheus.CounterVec
+	admissions *prometheus.CounterVec
 	wake       chan struct{}
 
 	mu       sync.Mutex
@@ -90,13 +91,16 @@ func New(config Config) (*Queue, error) {
 	q := &Queue{
 		config:     config,
 		rejections: newRejections(),
+		admissions: newAccepted(),
 		wake:       make(chan struct{}, 1),
 		ready:      config.Ready == nil,
 		pending:    map[types.UID]*petition{},
 	}
 	if config.Registerer != nil {
-		if err := config.Registerer.Register(q.rejections); err != nil {
-			return nil, err
+		for _, c := range []prometheus.Collector{q.rejections, q.admissions} {
+			if err := config.Registerer.Register(c); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return q, nil
@@ -273,6 +277,10 @@ func (q *Queue) pass(ctx context.Context, fresh *v1.Node) {
 			if p.Remark != nil {
 				p.Remark(r)
 			}
+		}
+		if verdict.Decision == Accept {
+			mode, class := resourceLabels(p.Pod)
+			q.admissions.WithLabelValues(mode, class).Inc()
 		}
 		if verdict.Decision == Reject {
 			q.rejections.WithLabelValues(label(verdict.Reason)).Inc()

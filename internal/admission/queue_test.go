@@ -258,9 +258,17 @@ func TestRejectionMetric(t *testing.T) {
 		b := start(t, func(c *Config) { c.Registerer = registry })
 		b.queue.Submit(b.request(pod("a", "64", 1)))
 		b.expect("a reject OutOfcpu")
+		// One that is accepted counts elsewhere.
+		b.queue.Submit(b.request(pod("b", "1", 1)))
+		b.expect("b accept")
 		families, err := registry.Gather()
-		if err != nil || len(families) != 1 {
+		if err != nil || len(families) != 2 {
 			t.Fatalf("%d metric families, %v", len(families), err)
+		}
+		accepted := families[1].GetMetric()[0]
+		if families[1].GetName() != "kubelet_pod_level_resources_admission_total" || len(families[1].GetMetric()) != 1 ||
+			accepted.GetLabel()[0].GetValue() != "container_level" || accepted.GetLabel()[1].GetValue() != "burstable" {
+			t.Errorf("metric: %v", families[1])
 		}
 		m := families[0].GetMetric()[0]
 		if families[0].GetName() != "kubelet_admission_rejections_total" || m.GetLabel()[0].GetValue() != "OutOfcpu" || m.GetCounter().GetValue() != 1 {

@@ -415,6 +415,8 @@ func (a *Agent) newSources() (parts []part, err error) {
 func (a *Agent) manifestFeatures() source.Features {
 	f := source.DefaultFeatures()
 	f.UserNamespacesHostNetworkSupport = a.cfg.Gates.Enabled("UserNamespacesHostNetworkSupport")
+	f.PodLevelResources = a.cfg.Gates.Enabled("PodLevelResources")
+	f.PodLevelResourcesFixDefaulting = a.cfg.Gates.Enabled("PodLevelResourcesFixDefaulting")
 	return f
 }
 

@@ -1,19 +1,22 @@
 package podspec
 
-import v1 "k8s.io/api/core/v1"
+import (
+	v1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+)
 
 // QoS returns the pod's quality-of-service class, computed from the spec
 // (https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/): Guaranteed
 // if each container limits cpu and memory and requests as much, BestEffort if
-// none requests or limits either, else Burstable. Pod-level resources, where
-// set, decide alone. The class in the status, if any, is kept: it is
+// none requests or limits either, else Burstable. Pod-level resources decide
+// alone where any is set; an empty list of them is as good as none. The class in the status, if any, is kept: it is
 // immutable.
 func QoS(pod *v1.Pod) v1.PodQOSClass {
 	if pod.Status.QOSClass != "" {
 		return pod.Status.QOSClass
 	}
-	if r := pod.Spec.Resources; r != nil {
-		return qosOf([]v1.ResourceRequirements{*r})
+	if resourcehelper.IsPodLevelResourcesSet(pod) {
+		return qosOf([]v1.ResourceRequirements{*pod.Spec.Resources})
 	}
 	var all []v1.ResourceRequirements
 	EachContainer(pod, func(c *v1.Container, kind Kind) bool {

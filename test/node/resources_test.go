@@ -50,3 +50,35 @@ func TestPodCgroup(t *testing.T) {
 		}
 	}
 }
+
+// What a pod asks for as a whole bounds its cgroup, and those of its
+// containers that name no limits of their own.
+func TestPodLevelResources(t *testing.T) {
+	t.Parallel()
+	put(t, "pod-resources.yaml", "pod-resources")
+	main, own := running(t, "pod-resources", "main"), running(t, "pod-resources", "own")
+	pod := status(t, "pod-resources", "Ready", harness.Ready)
+	if pod.Status.QOSClass != v1.PodQOSBurstable {
+		t.Fatalf("QoS class: got %s, want Burstable", pod.Status.QOSClass)
+	}
+	for _, v := range []struct{ container, controller, file, want string }{
+		{"", "memory", "memory.limit_in_bytes", "134217728"},
+		{"", "cpu", "cpu.cfs_quota_us", "50000"},
+		{"", "cpu", "cpu.shares", "204"},
+		{main.Id, "memory", "memory.limit_in_bytes", "134217728"},
+		{main.Id, "cpu", "cpu.cfs_quota_us", "50000"},
+		{own.Id, "memory", "memory.limit_in_bytes", "33554432"},
+		{own.Id, "cpu", "cpu.cfs_quota_us", "10000"},
+		{own.Id, "cpu", "cpu.shares", "51"},
+	} {
+		dir, err := node.PodCgroup(v.controller, pod)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(dir, v.container, v.file))
+		if got := strings.TrimSpace(string(text)); err != nil || got != v.want {
+			t.Errorf("%s %s: got %q, %v, want %q", v.container, v.file, got, err, v.want)
+		}
+	}
+}

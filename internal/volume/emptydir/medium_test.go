@@ -21,6 +21,14 @@ func TestHugePages(t *testing.T) {
 		}
 		return p
 	}
+	whole := func(requests ...v1.ResourceName) *v1.Pod {
+		p := pod()
+		p.Spec.Resources = &v1.ResourceRequirements{Requests: v1.ResourceList{}}
+		for _, name := range requests {
+			p.Spec.Resources.Requests[name] = resource.MustParse("2Mi")
+		}
+		return p
+	}
 	cases := []struct {
 		medium v1.StorageMedium
 		pod    *v1.Pod
@@ -31,6 +39,8 @@ func TestHugePages(t *testing.T) {
 		{"HugePages", pod("hugepages-2Mi", "hugepages-2048Ki"), 2 << 20, ""},
 		{"HugePages", pod("hugepages-2Mi", "hugepages-1Gi"), 0, "several sizes"},
 		{"HugePages", pod(), 0, "no container requests huge pages"},
+		{"HugePages", whole("hugepages-2Mi"), 2 << 20, ""},
+		{"HugePages-1Gi", whole("hugepages-2Mi"), 0, "no container requests huge pages of this size"},
 		{"HugePages-1Gi", pod("hugepages-2Mi", "hugepages-1Gi"), 1 << 30, ""},
 		{"HugePages-1Gi", pod("hugepages-2Mi"), 0, "no container requests huge pages of this size"},
 		{"HugePages-x", pod("hugepages-2Mi"), 0, "HugePages-x"},

@@ -79,7 +79,7 @@ func (p *planner) prefetch() {
 	podspec.EachContainer(p.Pod, func(c *v1.Container, kind podspec.Kind) bool {
 		key := Key{PullImage, c.Name}
 		if _, tried := p.History.Steps[key]; tried || c.ImagePullPolicy == v1.PullAlways ||
-			kind == podspec.Ephemeral || p.Observed.Latest(c.Name) != nil ||
+			kind == podspec.Ephemeral || p.Observed.Latest(c.Name) != nil || p.lostForGood(c, kind) ||
 			kind == podspec.Init && initialized && !podspec.IsSidecar(c) {
 			return true
 		}
@@ -247,6 +247,7 @@ func (p *planner) allStarted(sandbox *observed.Sandbox) bool {
 		spec := &p.Pod.Spec.Containers[i]
 		c := p.Observed.Latest(spec.Name)
 		switch {
+		case p.lostForGood(spec, podspec.Regular):
 		case c == nil:
 			return false
 		case c.State == observed.Exited && !p.restarts(spec, podspec.Regular, c):

@@ -89,6 +89,7 @@ func (p *planner) regularContainers(sandbox *observed.Sandbox) {
 		case latest != nil && runs(latest):
 			busy = p.hooking(c, latest)
 		case latest != nil && latest.State == observed.Exited && !p.restarts(c, podspec.Regular, latest):
+		case p.lostForGood(c, podspec.Regular):
 		default:
 			busy = p.start(c, sandbox)
 		}
@@ -104,7 +105,7 @@ func (p *planner) ephemeralContainers(sandbox *observed.Sandbox) {
 		e := &p.Pod.Spec.EphemeralContainers[i]
 		c := v1.Container(e.EphemeralContainerCommon)
 		latest := p.Observed.Latest(c.Name)
-		if latest != nil && (latest.State != observed.Created || latest.SandboxID != sandbox.ID) {
+		if latest != nil && (latest.State != observed.Created || latest.SandboxID != sandbox.ID) || p.lostForGood(&c, podspec.Ephemeral) {
 			continue
 		}
 		if target := e.TargetContainerName; target != "" && latest == nil {

@@ -208,10 +208,12 @@ func (st *stage) happen(t *testing.T, words []string) {
 		st.in.History, st.pending = History{Lives: st.in.History.Kept, Kept: st.in.History.Kept}, map[Key]Action{}
 	case "journal-lost":
 		st.in.History.Lives, st.in.History.Kept = nil, nil
-	case "told": // that the container runs
-		c := st.container(words[1])
-		st.in.Status.ContainerStatuses = append(st.in.Status.ContainerStatuses, v1.ContainerStatus{Name: c.Name,
-			ContainerID: "containerd://" + c.ID, State: v1.ContainerState{Running: &v1.ContainerStateRunning{}}})
+	case "told": // NAME..., how these containers are
+		for _, name := range words[1:] {
+			st.told(st.container(name))
+		}
+	case "runtime-loses-all":
+		st.in.Observed.Sandboxes, st.in.Observed.Containers = nil, nil
 	case "probe": // NAME started | failed startup|liveness [grace]
 		c := st.container(words[1])
 		r := probe.Result{State: probe.State{Started: true, Ready: true}}
@@ -245,6 +247,21 @@ func (st *stage) happen(t *testing.T, words []string) {
 	default:
 		t.Fatalf("unknown line %q", words)
 	}
+}
+
+// told puts a container's state into the status.
+func (st *stage) told(c *observed.Container) {
+	told := v1.ContainerStatus{Name: c.Name, ContainerID: "containerd://" + c.ID, RestartCount: int32(c.Attempt)}
+	if c.State == observed.Exited {
+		told.State.Terminated = &v1.ContainerStateTerminated{ExitCode: c.ExitCode}
+	} else {
+		told.State.Running = &v1.ContainerStateRunning{}
+	}
+	list := &st.in.Status.ContainerStatuses
+	if slices.ContainsFunc(st.in.Pod.Spec.InitContainers, func(i v1.Container) bool { return i.Name == c.Name }) {
+		list = &st.in.Status.InitContainerStatuses
+	}
+	*list = append(*list, told)
 }
 
 func (st *stage) find(t *testing.T, text string) Key {

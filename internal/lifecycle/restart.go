@@ -18,7 +18,7 @@ func (p *planner) restarts(c *v1.Container, kind podspec.Kind, exited *observed.
 
 // ended says whether no regular container runs and none will run again.
 func (p *planner) ended() bool {
-	if p.initFailed() {
+	if p.initFailed() || p.failedAndLost() {
 		return true
 	}
 	lost := len(p.Observed.Sandboxes) > 0 && p.Observed.ReadySandbox() == nil
@@ -27,6 +27,8 @@ func (p *planner) ended() bool {
 		c := &p.Pod.Spec.Containers[i]
 		latest := p.Observed.Latest(c.Name)
 		switch {
+		case p.lostForGood(c, podspec.Regular):
+			ran = true
 		case latest == nil || latest.State == observed.Created:
 			// With Never, a sandbox that was lost after containers ran is not
 			// made anew, so what has not run yet never will.

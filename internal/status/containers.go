@@ -221,8 +221,9 @@ func (g *generator) fromPrevious(c *v1.Container, kind podspec.Kind, old *v1.Con
 			Reason:  reasonCompleted,
 			Message: "The container is gone from the runtime; it has completed, for the pod's containers were started after it",
 		}}
-	case s.State.Running != nil && (g.Ended || g.Terminating):
+	case s.State.Running != nil && (g.Ended || g.Terminating || !podspec.RestartsKilled(g.Pod, c, kind)):
 		s.State = lost(gone)
+		s.State.Terminated.ContainerID = s.ContainerID
 	case s.State.Running != nil:
 		// It will be started again, so it waits. That it ran must not be
 		// lost, or the pod would go back to Pending.

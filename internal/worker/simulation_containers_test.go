@@ -299,6 +299,39 @@ func (s *simulation) judgeStart(w *worker, started *simContainer) {
 	}
 }
 
+// judgeAgain holds that nothing is run a second time that its policy lets run
+// once only, whatever the runtime has forgotten of it: the API server was told.
+// Init containers do run again in a new sandbox.
+func (s *simulation) judgeAgain(c *simContainer) {
+	pod := s.api[c.uid]
+	if pod == nil || podspec.CanRestartAll(pod) {
+		return
+	}
+	spec, kind := podspec.FindContainer(pod, c.Name)
+	for _, told := range slices.Concat(pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
+		w := s.pool.workers[c.uid]
+		if kind == podspec.Init || told.Name != c.Name ||
+			w != nil && w.history.Lives[strings.TrimPrefix(told.ContainerID, "containerd://")].Restart {
+			continue // stopped to be started again
+		}
+		t := told.State.Terminated
+		if told.State.Running != nil && !podspec.RestartsKilled(pod, spec, kind) || t != nil && !podspec.Restarts(pod, spec, kind, t.ExitCode) {
+			s.wrong("%s is started, and its policy is to run once: it was told to be %s", c.ID, told.ContainerID)
+		}
+	}
+}
+
+// toldOver says whether a container, of which the runtime knows nothing, was
+// told to have ended, for good.
+func toldOver(pod *v1.Pod, c *v1.Container, kind podspec.Kind) bool {
+	for _, told := range slices.Concat(pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
+		if t := told.State.Terminated; told.Name == c.Name && t != nil {
+			return !podspec.Restarts(pod, c, kind, t.ExitCode) || t.Reason == "ContainerStatusUnknown"
+		}
+	}
+	return false
+}
+
 // isOver says whether an init container lets the next one start: it ended
 // well, or, of a sidecar, it was up at some time.
 func (s *simulation) isOver(spec *v1.Container, c *simContainer) bool {

@@ -89,6 +89,7 @@ type simulation struct {
 	cgroups    map[types.UID]bool
 	late       []func() // effects of calls whose answer was given up on
 	names      int
+	boots      int // of the node
 	simInside
 
 	// The agent.
@@ -264,6 +265,8 @@ func (s *simulation) happen() {
 			s.say("evict %s", uid)
 			s.pool.Evict(uid, simEviction, time.Second)
 		}
+	case n < 196:
+		s.reboot()
 	default:
 		if len(s.late) > 0 {
 			i := s.rand.IntN(len(s.late))
@@ -281,6 +284,30 @@ func (s *simulation) kill() {
 		if s.rand.IntN(2) == 0 {
 			step()
 		}
+	}
+	s.die()
+	s.boot()
+}
+
+// reboot is the node's: all that ran has ended, the agent with it, and perhaps
+// the runtime has lost its records. The directories of pods stay.
+func (s *simulation) reboot() {
+	lost := s.rand.IntN(2) == 0
+	s.say("the node reboots; the runtime loses its records: %v", lost)
+	s.boots++
+	s.late = nil
+	clear(s.cgroups)
+	for _, b := range s.sandboxes {
+		b.ready = false
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.containers)) {
+		if c := s.containers[id]; c.State == observed.Running {
+			s.exit(c, 255)
+		}
+	}
+	if lost {
+		clear(s.sandboxes)
+		clear(s.containers)
 	}
 	s.die()
 	s.boot()
@@ -542,8 +569,13 @@ var errOK = errors.New("ok")
 
 func (s *simulation) create(uid types.UID, a lifecycle.Action) (*simContainer, error) {
 	id := fmt.Sprintf("%s/%s/%d", uid, a.Name, a.Attempt)
-	if s.containers[id] != nil {
-		return nil, fmt.Errorf("name %s is reserved", id)
+	if s.boots > 0 { // what the runtime has forgotten does not come again
+		id += fmt.Sprintf("/boot%d", s.boots)
+	}
+	for _, c := range s.containers {
+		if c.uid == uid && c.Name == a.Name && c.Attempt == a.Attempt {
+			return nil, fmt.Errorf("name of %s is reserved", id)
+		}
 	}
 	if b := s.sandboxes[a.SandboxID]; b == nil || !b.ready {
 		return nil, fmt.Errorf("sandbox %s is not ready", a.SandboxID)
@@ -590,6 +622,7 @@ func (s *simulation) effect(ctx context.Context, sc lifecycle.Scene, a lifecycle
 			}
 		}
 		s.judgeStart(s.pool.workers[uid], c)
+		s.judgeAgain(c)
 		c.State, c.StartedAt = observed.Running, s.now
 		if s.calm {
 			s.started[c.ID], s.ready[c.ID] = true, true
@@ -720,6 +753,7 @@ func (s *simulation) converged() {
 				switch {
 				case kind == podspec.Init && !podspec.IsSidecar(c), latest != nil && latest.State == observed.Running:
 				case kind == podspec.Ephemeral && latest == nil && s.targetGone(pod, c.Name):
+				case latest == nil && toldOver(pod, c, kind):
 				case latest == nil || podspec.Restarts(pod, c, kind, latest.ExitCode):
 					s.wrong("container %s of %s does not run", c.Name, uid)
 				}

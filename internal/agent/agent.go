@@ -41,6 +41,7 @@ import (
 	"kubelet/internal/probe"
 	"kubelet/internal/security/podsecurity"
 	"kubelet/internal/security/userns"
+	"kubelet/internal/server/podsapi"
 	"kubelet/internal/stats"
 	"kubelet/internal/status"
 	"kubelet/internal/tracing"
@@ -85,6 +86,7 @@ type Agent struct {
 	recorder *status.Recorder
 	pool     *worker.Pool
 	stats    *stats.Reader
+	podsAPI  *podsapi.Server // nil if off
 	sources  []part
 	servers  []part
 	watchdog *preflight.Watchdog
@@ -154,7 +156,10 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 		a.rotator.Wake(uid)
 		a.signalRows()
 	}
-	a.desired = desired.NewTable(wake, a.sourceNames()...)
+	a.desired = desired.NewTable(func(uid types.UID) {
+		wake(uid)
+		a.podsAPI.Wake(uid)
+	}, a.sourceNames()...)
 	a.observed = observed.NewTable(wake)
 	a.explain = explain.NewTable()
 	if a.logFiles, err = logs.NewReader(logs.ReaderConfig{Table: a.observed, PodLogsDir: cfg.Kubelet.PodLogsDir}); err != nil {
@@ -165,6 +170,9 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	}
 
 	// The way out.
+	if a.podsAPI, err = a.newPodsAPI(); err != nil {
+		return nil, err
+	}
 	if err := a.newStatuses(); err != nil {
 		return nil, err
 	}
@@ -226,7 +234,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	starts := lifecycle.NewMetrics()
 	journal := lifecycle.NewJournal(func(uid types.UID) string { return filepath.Join(cfg.Flags.RootDir, "pods", string(uid)) })
 	poolConfig := worker.Config{
-		Desired: a.desired, Observed: a.observed, Admission: a.queue, Volumes: a.volumes,
+		Desired: forgetting{a.desired, a}, Observed: a.observed, Admission: a.queue, Volumes: a.volumes,
 		Statuses: a.writer, Events: a.recorder, Explain: a.explain, Probes: a.prober,
 		Steps: &lifecycle.Steps{
 			Runtime: a.runtime, Refresher: a.pleg, Volumes: a.volumes, Images: images, Cgroups: a.cgroups,

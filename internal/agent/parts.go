@@ -36,7 +36,7 @@ import (
 // newStatuses makes the ways out: events, statuses, mirror pods.
 func (a *Agent) newStatuses() (err error) {
 	recorder := status.RecorderConfig{NodeName: a.nodeName, NodeUID: func() types.UID { return a.node.Node().UID }}
-	writer := status.WriterConfig{Mirror: a.desired.Mirror}
+	writer := status.WriterConfig{Mirror: a.desired.Mirror, Changed: func(uid types.UID) { a.podsAPI.Wake(uid) }}
 	if a.api != nil {
 		recorder.Client, writer.Client = a.api, a.api
 		if a.mirror, err = status.NewMirrors(status.MirrorsConfig{
@@ -479,6 +479,9 @@ func (a *Agent) newServers(started time.Time) (parts []part, err error) {
 			return nil, fmt.Errorf("set up read-only port: %w", err)
 		}
 		parts = append(parts, part{"read-only port", s.Run})
+	}
+	if a.podsAPI != nil {
+		parts = append(parts, part{"pods API", a.podsAPI.Run})
 	}
 	s, err := explain.NewServer(explain.ServerConfig{
 		Path: filepath.Join(a.cfg.Flags.RootDir, explain.SocketName), Table: a.explain, Events: a.recentEvents,

@@ -15,6 +15,8 @@ type Metrics struct {
 	pods, podErrors             prometheus.Counter
 	userns, usernsErrors        prometheus.Counter
 	containers, containerErrors *prometheus.CounterVec
+
+	images, imagesMounted, imageErrors prometheus.Counter // volumes of type image
 }
 
 // NewMetrics returns counters at zero.
@@ -32,12 +34,16 @@ func NewMetrics() *Metrics {
 		usernsErrors:    counter("started_user_namespaced_pods_errors_total", "Pod sandboxes with a user namespace that could not be started."),
 		containers:      vec("started_containers_total", "Containers that were asked for, by kind.", "container_type"),
 		containerErrors: vec("started_containers_errors_total", "Containers that could not be started, by kind and reason.", "container_type", "code"),
+		images:          counter("image_volume_requested_total", "Image volumes that containers asked for, each attempt."),
+		imagesMounted:   counter("image_volume_mounted_succeed_total", "Image volumes whose image was there to be mounted."),
+		imageErrors:     counter("image_volume_mounted_errors_total", "Image volumes whose image could not be had."),
 	}
 }
 
 // Collectors of the counters, to be registered.
 func (m *Metrics) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.pods, m.podErrors, m.userns, m.usernsErrors, m.containers, m.containerErrors}
+	return []prometheus.Collector{m.pods, m.podErrors, m.userns, m.usernsErrors, m.containers, m.containerErrors,
+		m.images, m.imagesMounted, m.imageErrors}
 }
 
 // sandbox counts a sandbox and how its start ended.
@@ -76,6 +82,19 @@ func (m *Metrics) image(pod *v1.Pod, name string, r *Result) {
 	if m != nil && r.Err != nil {
 		m.containerErrors.WithLabelValues(containerType(pod, name), cmp.Or(r.Reason, "Unknown")).Inc()
 	}
+}
+
+// imageVolume counts an image volume that a container mounts.
+func (m *Metrics) imageVolume(err error) {
+	switch {
+	case m == nil:
+		return
+	case err != nil:
+		m.imageErrors.Inc()
+	default:
+		m.imagesMounted.Inc()
+	}
+	m.images.Inc()
 }
 
 func containerType(pod *v1.Pod, name string) string {

@@ -225,6 +225,7 @@ func (s *Steps) pullVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container) e
 			continue
 		}
 		_, err := s.Images.Ensure(ctx, pod, &v1.Container{Name: c.Name, Image: v.Image.Reference, ImagePullPolicy: v.Image.PullPolicy})
+		s.Metrics.imageVolume(err)
 		if e, ok := errors.AsType[*image.Error](err); ok {
 			return &image.Error{Reason: e.Reason, Message: fmt.Sprintf("volume %q: %s", v.Name, e.Message), RetryAt: e.RetryAt, Err: e.Err}
 		} else if err != nil {

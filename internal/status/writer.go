@@ -36,6 +36,9 @@ type WriterConfig struct {
 	// Mirror returns the API object that mirrors the static pod of that
 	// name, or nil. It must not call the API server.
 	Mirror func(podspec.Name) *v1.Pod
+	// Changed, if not nil, is told the UID of a pod whose newest status is
+	// another one now. It must not block.
+	Changed func(types.UID)
 	// Workers bounds the writes in flight, one per pod; 8 if 0.
 	Workers int
 	// Timeout of each call; 10 s if 0.
@@ -140,6 +143,12 @@ func (w *Writer) Metrics() []prometheus.Collector { return []prometheus.Collecto
 // logged. An equal status is not written again, unless somebody else has
 // changed the API object, of which pod may be a newer copy.
 func (w *Writer) Publish(pod *v1.Pod, status v1.PodStatus) {
+	if w.publish(pod, status) && w.config.Changed != nil {
+		w.config.Changed(pod.UID)
+	}
+}
+
+func (w *Writer) publish(pod *v1.Pod, status v1.PodStatus) (changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e := w.pods[pod.UID]
@@ -161,12 +170,14 @@ func (w *Writer) Publish(pod *v1.Pod, status v1.PodStatus) {
 			e.since = time.Now()
 		}
 		e.version++
+		changed = true
 	}
 	e.status = status
 	if !podspec.IsStatic(pod) {
 		w.learn(e, pod)
 	}
 	w.settle(pod.UID, e)
+	return changed
 }
 
 // Observe takes a copy of an API object that the watch has brought: a mirror

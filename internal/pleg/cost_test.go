@@ -128,6 +128,7 @@ func TestCallsOfAnAction(t *testing.T) {
 		must(n.c.StopPodSandbox(ctx, sid))
 		must(n.g.RefreshSandbox(ctx, uid, sid))
 		n.want("web", "not ready | app#0 exited 137")
+		synctest.Wait() // the event of the sandbox's end has the pod read, perhaps
 		must(n.c.RemoveContainer(ctx, id))
 		must(n.g.RefreshContainer(ctx, uid, sid, "no-such-container"))
 		n.want("web", "not ready | app#0 exited 137")

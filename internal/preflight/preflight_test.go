@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,6 +176,8 @@ func text(err error) string {
 type fakeTables struct {
 	missing bool
 	fail    string // arguments that contain this fail
+
+	mu      sync.Mutex // both families share one
 	state   map[string]bool
 	changes []string
 }
@@ -187,6 +190,8 @@ func (f *fakeTables) run(_ context.Context, name string, args ...string) (string
 	if f.fail != "" && strings.Contains(command, f.fail) {
 		return "Permission denied (you must be root)", errors.New("exit status 4")
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	key := strings.NewReplacer(" -C ", " ", " -I ", " ", " -A ", " ").Replace(command)
 	switch {
 	case strings.Contains(command, " -C "):
@@ -240,15 +245,19 @@ func TestIPTablesAreKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		made := len(f.changes)
-		go func() { _ = keepIPTables(ctx, f.lockedRun()) }()
+		go func() { _ = keepIPTables(ctx, f.run) }()
 		time.Sleep(5*iptablesRecheck + time.Second)
 		synctest.Wait()
+		f.mu.Lock()
 		if len(f.changes) != made {
 			t.Errorf("changes without need: %q", f.changes[made:])
 		}
 		clear(f.state)
+		f.mu.Unlock()
 		time.Sleep(iptablesRecheck)
 		synctest.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		if !f.state["-t filter OUTPUT -j KUBE-FIREWALL"] {
 			t.Errorf("the firewall chain is not back: %v", f.state)
 		}
@@ -263,7 +272,7 @@ func TestIPTablesTroubleIsAWarning(t *testing.T) {
 		want []string
 	}{
 		{"not installed", execMissing, []string{"makeIPTablesUtilChains: neither iptables nor ip6tables is installed, the chain KUBE-IPTABLES-HINT is not made"}},
-		{"refused", broken.lockedRun(), []string{"makeIPTablesUtilChains: iptables: make chain KUBE-FIREWALL in table filter: exit status 4: Permission denied (you must be root)"}},
+		{"refused", broken.run, []string{"makeIPTablesUtilChains: iptables: make chain KUBE-FIREWALL in table filter: exit status 4: Permission denied (you must be root)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			report, err := Check(t.Context(), Config{Root: machine(t, nil), IPTables: true, run: test.run})

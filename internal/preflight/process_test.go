@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,16 +14,6 @@ import (
 
 func execMissing(_ context.Context, name string, _ ...string) (string, error) {
 	return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
-}
-
-// lockedRun lets both families share the fake.
-func (f *fakeTables) lockedRun() runner {
-	var mu sync.Mutex
-	return func(ctx context.Context, name string, args ...string) (string, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		return f.run(ctx, name, args...)
-	}
 }
 
 // writeRefused sets a setting whose file cannot be written, not even by root,

@@ -50,6 +50,12 @@ func newAPI(pods ...*v1.Pod) *api {
 var errAway = errors.New("connection refused")
 
 func (a *api) put(p *v1.Pod) *v1.Pod {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.putLocked(p)
+}
+
+func (a *api) putLocked(p *v1.Pod) *v1.Pod {
 	a.version++
 	p = p.DeepCopy()
 	p.ResourceVersion = strconv.Itoa(a.version)
@@ -71,7 +77,7 @@ func (a *api) edit(namespace, name string, f func(*v1.Pod)) *v1.Pod {
 	a.mu.Lock()
 	p := a.pods[namespace+"/"+name].DeepCopy()
 	f(p)
-	p = a.put(p)
+	p = a.putLocked(p)
 	a.mu.Unlock()
 	return p.DeepCopy()
 }
@@ -139,7 +145,7 @@ func (a *api) PatchPodStatus(ctx context.Context, namespace, name string, uid ty
 		if err := json.Unmarshal(body, next); err != nil {
 			return apierrors.NewBadRequest(err.Error())
 		}
-		pod = a.put(next).DeepCopy()
+		pod = a.putLocked(next).DeepCopy()
 		return nil
 	})
 	return pod, err
@@ -154,7 +160,7 @@ func (a *api) CreatePod(ctx context.Context, p *v1.Pod) (pod *v1.Pod, err error)
 		a.uids++
 		next.UID = types.UID("api-" + strconv.Itoa(a.uids))
 		next.Status = v1.PodStatus{Phase: v1.PodPending}
-		pod = a.put(next).DeepCopy()
+		pod = a.putLocked(next).DeepCopy()
 		return nil
 	})
 	if err == nil && a.changed != nil {

@@ -137,16 +137,12 @@ func (m *Mirrors) ObserveList(pods []*v1.Pod) {
 		}
 	}
 	m.mu.Lock()
-	before := m.have
+	names := m.have // nobody else's from here on, as listed is not ours any more
 	m.have = listed
+	maps.Copy(names, listed)
 	m.mu.Unlock()
-	for name := range listed {
+	for name := range names {
 		m.poke(name)
-	}
-	for name := range before {
-		if listed[name] == nil {
-			m.poke(name)
-		}
 	}
 }
 

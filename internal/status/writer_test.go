@@ -139,21 +139,23 @@ func TestWritesAreBoundedAndOnePerPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		w := newTestWriter(t, a, nil)
-		run(t, w.Run)
 		a.latency = time.Second
 		for i := range 50 {
 			p := a.put(apiPod(fmt.Sprintf("p%d", i), fmt.Sprintf("u%d", i)))
 			w.Publish(p, running(0))
 			w.Publish(p, running(1))
 		}
+		run(t, w.Run)
 		for i := range 50 {
 			if err := w.Accepted(t.Context(), types.UID(fmt.Sprintf("u%d", i))); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if a.maxFlight != 8 {
-			t.Errorf("%d writes at once", a.maxFlight)
-		}
+		a.set(func() {
+			if a.maxFlight != 8 {
+				t.Errorf("%d writes at once", a.maxFlight)
+			}
+		})
 		if n := len(a.took()); n != 50 {
 			t.Errorf("%d writes for 50 pods", n)
 		}
@@ -235,7 +237,7 @@ func TestGone(t *testing.T) {
 		calls []string
 	}{
 		{"deleted", func(a *api, _ *Writer) { a.set(func() { delete(a.pods, "default/web") }) }, []string{"patch web"}},
-		{"made again", func(a *api, _ *Writer) { a.set(func() { a.put(apiPod("web", "u2")) }) }, []string{"patch web", "get web"}},
+		{"made again", func(a *api, _ *Writer) { a.put(apiPod("web", "u2")) }, []string{"patch web", "get web"}},
 		{"the watch says so", func(a *api, w *Writer) {
 			a.set(func() { a.fail = func(string) error { return errAway } })
 			time.AfterFunc(time.Minute, func() { w.ObserveDeleted(apiPod("web", "u1")) })
@@ -388,9 +390,9 @@ func TestStaticPodsWriteToTheirMirror(t *testing.T) {
 			m.UID = types.UID(uid)
 			m.Annotations[podspec.MirrorAnnotation] = "h1"
 			m.Status = ended(v1.PodFailed, 1) // of an earlier life
+			m = a.put(m)
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			m = a.put(m)
 			mirrors["etcd_default"] = m
 			return m
 		}

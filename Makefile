@@ -37,10 +37,10 @@ test-root: ## unit tests that need root: mounts, cgroups, namespaces
 test-diff: ## compare defaults and verdicts with upstream's over a corpus
 	@$(STAGES) diff
 
-test-node: ## static pods on real containerd, 2.4 and 1.6 (root; CONTAINERD=2.4 for one)
+test-node: ## static pods on real containerd, 2.4 and 1.6 (root; CONTAINERD=2.4 for one, RUNTIME=crun)
 	@$(STAGES) node
 
-test-cluster: ## a real control plane, on containerd 2.4 and 1.6 (root; CONTAINERD=2.4 for one)
+test-cluster: ## a real control plane, on containerd 2.4 and 1.6 (root; CONTAINERD=2.4 for one, RUNTIME=crun)
 	@$(STAGES) cluster
 
 test-v2: ## cgroup v2 and the systemd driver, in a virtual machine (root)

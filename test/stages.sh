@@ -29,6 +29,9 @@ go_test() {
 
 prepare() { go build -o "$REPORT" ./test/report; }
 
+# runtime: install what RUNTIME asks for; runc is there always.
+runtime() { if [ "${RUNTIME:-runc}" != runc ]; then test/setup/deps.sh "$RUNTIME"; fi; }
+
 # The versions of containerd to test on.
 runtimes() { echo "${CONTAINERD:-2.4 1.6}"; }
 
@@ -78,6 +81,7 @@ stage_diff() {
 stage_node() {
   privileged "the stage node"
   test/setup/deps.sh
+  runtime
   local v rc=0
   for v in $(runtimes); do
     say "node tests on containerd $v"
@@ -91,6 +95,7 @@ stage_cluster() {
   test/setup/deps.sh
   test/setup/controlplane.sh
   test/setup/metricsserver.sh
+  runtime
   local v rc=0
   for v in $(runtimes); do
     say "cluster tests on containerd $v"

@@ -3,7 +3,7 @@
 # packages, containerd 2.4.2 and runc 1.4.3 (built from their Go modules), the
 # test images.
 #   deps.sh  all of that
-#   deps.sh [packages] [containerd] [runc] [images] [compiler]  some of it
+#   deps.sh [packages] [containerd] [runc] [images] [compiler] [crun]  some of it
 . "$(dirname "$0")/lib.sh"
 
 # program:package, so that only what is missing is asked for.
@@ -24,6 +24,9 @@ packages() {
 
 # compiler: the race detector needs a C compiler.
 compiler() { command -v gcc >/dev/null || install gcc libc6-dev; }
+
+# crun: the runtime that RUNTIME=crun runs the tests with.
+crun() { [ -x /usr/bin/crun ] || install crun; }
 
 install() {
   local missing=("$@")
@@ -97,6 +100,7 @@ for part in ${*:-packages containerd runc images}; do
     containerd) with_lock containerd containerd2 ;;
     runc) with_lock packages runc ;;
     images) with_lock images images ;;
+    crun) with_lock packages crun ;;
     compiler) with_lock packages compiler ;;
     *) die "unknown part: $part" ;;
   esac

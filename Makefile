@@ -25,13 +25,13 @@ run: ## run a few sample pods on this machine, installing what is missing (root)
 test: ## pass every test on a fresh machine, installing what is missing (root)
 	@$(STAGES) test
 
-test-unit: ## unit tests, layers and habits; seconds, no root
+test-unit: ## unit tests, layers and habits; no root
 	@$(STAGES) unit
 
 test-race: ## unit tests under the race detector
 	@$(STAGES) race
 
-test-root: ## unit tests that need root: mounts, cgroups, namespaces
+test-root: ## unit tests with those that need root: mounts, cgroups, namespaces
 	@$(STAGES) root
 
 test-diff: ## compare defaults and verdicts with upstream's over a corpus

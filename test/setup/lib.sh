@@ -20,6 +20,15 @@ need_root() {
   [ "$(id -u)" = 0 ] || die "$1 needs root: it makes namespaces, mounts and cgroups, and installs packages"
 }
 
+# flaky PACKAGE PATTERN: name tests that failed first and then passed. FLAKY, if
+# set, is the file from which they come into the summary.
+flaky() {
+  local name="${1#kubelet/} ${2//[\^()\$]/}"
+  [ "$2" != . ] || name="${1#kubelet/} (as a whole)"
+  say "FLAKY (failed first, then passed): $name"
+  [ -z "${FLAKY:-}" ] || printf '%s\n' "$name" >>"$FLAKY"
+}
+
 # step TEXT CMD...: run a command that may take minutes. Its output goes to a
 # log; a line shows every ten seconds that it is alive, and on failure the end
 # of the log.

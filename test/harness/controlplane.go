@@ -76,7 +76,7 @@ func (n *Node) startControlPlane(ctx context.Context) error {
 		return err
 	}
 	if _, err := n.Start(Command{Name: "kube-controller-manager", Path: controlPlaneBinary("kube-controller-manager"), Args: []string{
-		"--kubeconfig=/etc/kubernetes/admin.conf", "--leader-elect=false",
+		"--kubeconfig=" + AdminKubeconfig, "--leader-elect=false",
 		"--root-ca-file=" + pkiDir + "/ca.crt", "--service-account-private-key-file=" + pkiDir + "/sa.key",
 		// A node on which tests put a taint keeps its other pods.
 		"--controllers=*,-taint-eviction-controller",
@@ -88,7 +88,7 @@ func (n *Node) startControlPlane(ctx context.Context) error {
 		return err
 	}
 	if _, err := n.Start(Command{Name: "kube-scheduler", Path: controlPlaneBinary("kube-scheduler"), Args: []string{
-		"--kubeconfig=/etc/kubernetes/admin.conf", "--leader-elect=false", "--kube-api-qps=200", "--kube-api-burst=400",
+		"--kubeconfig=" + AdminKubeconfig, "--leader-elect=false", "--kube-api-qps=200", "--kube-api-burst=400",
 	}}); err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (c *Cluster) writeCredentials() error {
 	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return err
 	}
-	for path, p := range map[string]pair{"/etc/kubernetes/admin.conf": admin, KubeletKubeconfig: kubelet} {
+	for path, p := range map[string]pair{AdminKubeconfig: admin, KubeletKubeconfig: kubelet} {
 		text, err := kubeconfig(ca, p)
 		if err != nil {
 			return err

@@ -32,6 +32,9 @@ const (
 
 	// ManifestDir is where the kubelet looks for static pods.
 	ManifestDir = "/etc/kubernetes/manifests"
+	// registryConf is the folder that says where images are pulled from: a
+	// folder named like the registry, with hosts.toml in it.
+	registryConf = "/etc/containerd/certs.d"
 	// CNIConf is the folder of the network configuration.
 	CNIConf = "/etc/cni/net.d"
 	// CNIBin is the folder of the network plugins.
@@ -51,6 +54,8 @@ type Config struct {
 	// Containerd is "2.4" or "1.6"; empty means the CONTAINERD environment
 	// variable, or "2.4".
 	Containerd string
+	// Runtime is the OCI runtime, a program that takes the place of runc.
+	Runtime string
 	// Images are further image archives to load, paths on the machine.
 	Images []string
 	// SystemdCgroups makes containerd leave cgroups to systemd; the kubelet
@@ -74,9 +79,6 @@ type Node struct {
 	Name string
 	// Containerd is the version in use, "2.4" or "1.6".
 	Containerd string
-	// OCIRuntime is what runs its containers, "runc" or "crun": the RUNTIME
-	// environment variable, or "runc".
-	OCIRuntime string
 	// Runtime and Image are the node's container runtime.
 	Runtime runtimeapi.RuntimeServiceClient
 	Image   runtimeapi.ImageServiceClient
@@ -85,6 +87,7 @@ type Node struct {
 
 	bare           bool
 	systemdCgroups bool
+	runtime        string
 	ip             string
 
 	artifacts     string
@@ -95,7 +98,6 @@ type Node struct {
 	namespaces    []*os.File
 	containerd    *Process
 	criConn       *grpc.ClientConn
-	features      *runtimeapi.RuntimeHandlerFeatures
 }
 
 // NewNode starts a node: namespaces, containerd with images and network, and
@@ -103,16 +105,7 @@ type Node struct {
 func NewNode(ctx context.Context, c Config) (_ *Node, err error) {
 	start := time.Now()
 	version := first(c.Containerd, os.Getenv("CONTAINERD"), "2.4")
-	n := &Node{Name: c.Name, Containerd: version, OCIRuntime: first(os.Getenv("RUNTIME"), "runc"), bare: c.Bare, systemdCgroups: c.SystemdCgroups, ip: first(c.Address, NodeIP)}
-	switch n.OCIRuntime {
-	case "runc":
-	case "crun":
-		if _, err := os.Stat("/usr/bin/crun"); err != nil {
-			return nil, fmt.Errorf("crun is missing, run test/setup/deps.sh crun: %w", err)
-		}
-	default:
-		return nil, fmt.Errorf("unknown runtime %q: RUNTIME is runc or crun", n.OCIRuntime)
-	}
+	n := &Node{Name: c.Name, Containerd: version, bare: c.Bare, systemdCgroups: c.SystemdCgroups, runtime: c.Runtime, ip: first(c.Address, NodeIP)}
 	switch version {
 	case "2.4":
 		n.containerdBin = filepath.Join(CacheDir(), "containerd-2.4.2/bin")
@@ -181,7 +174,7 @@ func (n *Node) startInit() error {
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	config, err := json.Marshal(initConfig{Hostname: n.Name, Address: n.ip + nodePrefix, Gateway: gateway, PureV1: n.OCIRuntime == "crun"})
+	config, err := json.Marshal(initConfig{Hostname: n.Name, Address: n.ip + nodePrefix, Gateway: gateway})
 	if err != nil {
 		return fmt.Errorf("encode init config: %w", err)
 	}
@@ -262,12 +255,6 @@ func (n *Node) Path(path string) string {
 	}
 	return filepath.Join("/proc", strconv.Itoa(n.init.Process.Pid), "root", path)
 }
-
-// OwnUsers says whether the runtime has user namespaces.
-func (n *Node) OwnUsers() bool { return n.features.GetUserNamespaces() }
-
-// RecursiveReadOnly says whether the runtime has recursively read-only mounts.
-func (n *Node) RecursiveReadOnly() bool { return n.features.GetRecursiveReadOnlyMounts() }
 
 // IP is the node's address.
 func (n *Node) IP() string { return n.ip }

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds kube-apiserver, kube-controller-manager, kube-scheduler and, as a
-# peer to check the tests themselves against, the upstream kubelet: one binary
+# Builds kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy and,
+# as a peer to check the tests themselves against, the upstream kubelet: one binary
 # under four names. Takes about 5 to 10 minutes on two cores, once.
 . "$(dirname "$0")/lib.sh"
 
@@ -15,10 +15,10 @@ controlplane() {
   build_controlplane() {
     cd "$src" && CGO_ENABLED=0 go build -ldflags "$LDFLAGS" -o "$dir/controlplane.new" ./controlplane
   }
-  fetch "building the control plane $KUBERNETES_VERSION (5 to 10 minutes on two cores, once)" build_controlplane
+  step "building the control plane $KUBERNETES_VERSION (5 to 10 minutes on two cores, once)" build_controlplane
   mv "$dir/controlplane.new" "$dir/controlplane"
   local name
-  for name in kube-apiserver kube-controller-manager kube-scheduler upstream-kubelet; do
+  for name in kube-apiserver kube-controller-manager kube-scheduler kube-proxy upstream-kubelet; do
     ln -sf controlplane "$dir/$name"
   done
   rm -f "$dir"/*.done

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"kubelet/test/images/oci"
+)
+
+// What a test is worth depends on upstream's result and on what is possible.
+func TestJudge(t *testing.T) {
+	tests := map[string]test{
+		"a passes":              {Group: "g", State: "passed"},
+		"b fails":               {Group: "g", State: "failed", Message: "no\nstack"},
+		"c fails everywhere":    {Group: "g", State: "failed"},
+		"d wants oom_score_adj": {Group: "h", State: "timedout"},
+		"e skips itself":        {Group: "h", State: "skipped", Message: "no dummy device"},
+		"f unknown to upstream": {Group: "h", State: "panicked"},
+		"g oom_score_adj works": {Group: "h", State: "passed"},
+	}
+	peer := &record{Tests: map[string]test{}}
+	for name := range tests {
+		peer.Tests[name] = test{State: "passed"}
+	}
+	peer.Tests["c fails everywhere"] = test{State: "failed"}
+	delete(peer.Tests, "f unknown to upstream")
+	v := judge(tests, peer, []cause{{text: "no CAP_SYS_RESOURCE", patterns: []*regexp.Regexp{regexp.MustCompile("oom_score")}}})
+	names := func(findings []finding) string {
+		var out []string
+		for _, f := range findings {
+			out = append(out, f.name+": "+f.why)
+		}
+		return strings.Join(out, "; ")
+	}
+	for what, c := range map[string][2]string{
+		"failed":     {names(v.failed), "b fails: no; f unknown to upstream: "},
+		"shared":     {names(v.shared), "c fails everywhere: "},
+		"impossible": {names(v.impossible), "d wants oom_score_adj: no CAP_SYS_RESOURCE"},
+		"skipped":    {names(v.skipped), "e skips itself: no dummy device"},
+		"surprises":  {strings.Join(v.surprises, "; "), "g oom_score_adj works"},
+	} {
+		if c[0] != c[1] {
+			t.Errorf("%s: %q, want %q", what, c[0], c[1])
+		}
+	}
+	if sum := v.total(); sum.tests != 7 || sum.passed != 2 || sum.failed != 3 || sum.impossible != 2 || sum.upstream != 5 || sum.known != 6 {
+		t.Errorf("the sum is %+v", sum)
+	}
+	if text := v.text("kubelet"); !strings.Contains(text, "FAILED:\n  b fails\n      no (upstream: passed)\n") {
+		t.Errorf("the verdict does not name a test that failed:\n%s", text)
+	}
+}
+
+func TestGroup(t *testing.T) {
+	for _, c := range []struct {
+		texts []string
+		want  string
+	}{
+		{[]string{"[sig-node] Pods Extended", "when"}, "[sig-node] Pods Extended"},
+		{[]string{"[sig-node]", "Pods [Feature:X] [Beta]", "when"}, "[sig-node] Pods"},
+		{[]string{"[sig-storage]"}, "[sig-storage]"},
+		{nil, ""},
+	} {
+		if got := group(c.texts); got != c.want {
+			t.Errorf("group of %q is %q, want %q", c.texts, got, c.want)
+		}
+	}
+}
+
+// The lines by which ginkgo reports a test, as it writes them without color.
+func TestEnded(t *testing.T) {
+	for line, want := range map[string]string{
+		"• [4.123 seconds]":              "passed",
+		"• [FAILED] [240.001 seconds]":   "FAILED",
+		"• [PANICKED!] [0.001 seconds]":  "PANICKED!",
+		"[sig-node] Pods [4 seconds]":    "",
+		"S [SKIPPED] [0.001 seconds]":    "",
+		"  • [FAILED] [240.001 seconds]": "",
+	} {
+		got := ""
+		if m := ended.FindStringSubmatch(line); m != nil {
+			if got = m[1]; got == "" {
+				got = "passed"
+			}
+		}
+		if got != want {
+			t.Errorf("%q means %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestImpossibleIsReadable(t *testing.T) {
+	t.Chdir("../..")
+	causes, err := readImpossible()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range causes {
+		if len(c.patterns) == 0 {
+			t.Errorf("no test is named below the cause %q", c.text)
+		}
+	}
+}
+
+// A client finds an image of the archive by tag and by digest, and nothing
+// that is not there.
+func TestRegistryServesAnArchive(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "images.tar")
+	layer := oci.Files(oci.File{Path: "hello", Mode: 0o644, Body: []byte("hello")})
+	if err := oci.Write(file, oci.Image{Names: []string{"registry.k8s.io/some/hello:1", "registry.k8s.io/hello:2"}, Layers: []*oci.Layer{layer}}); err != nil {
+		t.Fatal(err)
+	}
+	registry, err := openImages(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(registry)
+	defer server.Close()
+	get := func(path string) (string, *http.Response) {
+		t.Helper()
+		resp, err := http.Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(body), resp
+	}
+	byTag, resp := get("/v2/some/hello/manifests/1?ns=registry.k8s.io")
+	digest := resp.Header.Get("Docker-Content-Digest")
+	if resp.StatusCode != http.StatusOK || digest == "" {
+		t.Fatalf("by tag: %s %s", resp.Status, byTag)
+	}
+	if other, _ := get("/v2/hello/manifests/" + digest); other != byTag {
+		t.Errorf("by digest: %q, want %q", other, byTag)
+	}
+	digests := regexp.MustCompile(`sha256:[0-9a-f]{64}`).FindAllString(byTag, -1)
+	layerBody, resp := get("/v2/hello/blobs/" + digests[len(digests)-1])
+	if resp.StatusCode != http.StatusOK || !strings.Contains(layerBody, "hello") {
+		t.Errorf("layer: %s, %d bytes", resp.Status, len(layerBody))
+	}
+	for _, path := range []string{"/", "/v2/hello/manifests/3", "/v2/hello/blobs/sha256:0", "/v2/hello/tags/list"} {
+		if _, resp := get(path); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s, want 404", path, resp.Status)
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"kubelet/test/harness"
+)
+
+// suite is one run of the upstream suite.
+type suite struct {
+	options
+	node  *harness.Node
+	total int
+}
+
+// The folder of a run's files on the node; it is inside of /var/log there.
+const suiteDir = "/var/log/e2e"
+
+// choice are ginkgo's flags for what is to be run.
+func (s *suite) choice() []string {
+	never := []string{`\[Disruptive\]`, `\[Flaky\]`}
+	if !s.slow {
+		never = append(never, `\[Slow\]`, `\[Serial\]`)
+	}
+	if s.skip != "" {
+		never = append(never, s.skip)
+	}
+	focus := `\[NodeConformance\]`
+	if s.focus != "" {
+		// Both have to match, in any order.
+		focus = `(?:` + s.focus + `).*\[NodeConformance\]|\[NodeConformance\].*(?:` + s.focus + `)`
+	}
+	return []string{"--focus=" + focus, "--skip=" + strings.Join(never, "|")}
+}
+
+// list counts the tests that will run.
+func (s *suite) list(ctx context.Context) error {
+	if _, err := os.Stat(part("e2e.test")); err != nil {
+		return fmt.Errorf("the suite is not built, run test/setup/conformance.sh: %w", err)
+	}
+	if err := os.MkdirAll(s.node.Path(suiteDir), 0o755); err != nil {
+		return fmt.Errorf("make folder of the suite: %w", err)
+	}
+	args := append([]string{"--dry-run", "--json-report=list.json", "--output-dir=" + suiteDir, "--silence-skips", "--no-color"}, s.choice()...)
+	out, err := s.node.Run(ctx, part("ginkgo"), append(args, part("e2e.test"), "--", "--provider=skeleton")...)
+	if err != nil {
+		return fmt.Errorf("list tests: %w: %s", err, lastLines(out, 5))
+	}
+	tests, err := readReport(s.node.Path(suiteDir + "/list.json"))
+	if err != nil {
+		return err
+	}
+	if s.total = len(tests); s.total == 0 {
+		return fmt.Errorf("no test of [NodeConformance] matches %q", s.focus)
+	}
+	return nil
+}
+
+// run runs the suite, tells how far it is, and returns what became of each
+// test. Failed tests are no error.
+func (s *suite) run(ctx context.Context) (map[string]test, error) {
+	args := append([]string{
+		"--procs=" + strconv.Itoa(min(s.procs, s.total)), "--timeout=3h", "--silence-skips", "--no-color", "-v",
+		"--output-dir=" + suiteDir, "--json-report=report.json", "--junit-report=junit.xml", "--poll-progress-after=0",
+	}, s.choice()...)
+	args = append(args, part("e2e.test"), "--", "--provider=skeleton", "--kubeconfig="+harness.AdminKubeconfig,
+		"--kubectl-path=kubectl", "--report-complete-ginkgo=false", "--dump-logs-on-failure=true")
+	p, err := s.node.Start(harness.Command{Name: "ginkgo", Path: part("ginkgo"), Args: args})
+	if err != nil {
+		return nil, err
+	}
+	s.follow(ctx, p)
+	if ctx.Err() != nil {
+		_ = p.Signal(syscall.SIGINT)
+		select {
+		case <-p.Done():
+		case <-time.After(30 * time.Second):
+			p.Kill()
+		}
+	}
+	<-p.Done()
+	for from, to := range map[string]string{p.Log: "e2e.log", s.node.Path(suiteDir + "/junit.xml"): "junit.xml"} {
+		if err := copyFile(from, filepath.Join(s.out, to)); err != nil {
+			return nil, errors.Join(err, ctx.Err())
+		}
+	}
+	tests, err := readReport(s.node.Path(suiteDir + "/report.json"))
+	if err != nil {
+		return nil, errors.Join(err, ctx.Err())
+	}
+	return tests, ctx.Err()
+}
+
+// ended is the line with which ginkgo begins its report of a test, with its
+// state if it did not pass; the next line is its name.
+var ended = regexp.MustCompile(`^• (?:\[([A-Z !]+)\] )?\[[0-9.]+ seconds\]`)
+
+// follow reads what ginkgo writes until it has ended.
+func (s *suite) follow(ctx context.Context, p *harness.Process) {
+	f, err := os.Open(p.Log)
+	if err != nil {
+		say("follow the suite: %v", err)
+		return
+	}
+	defer f.Close()
+	var (
+		lines   = bufio.NewReader(f)
+		partial string
+		result  string // of the test whose name is in the next line
+		done    int
+		failed  int
+		began   = time.Now()
+		told    = time.Now()
+	)
+	for last := false; ; {
+		text, err := lines.ReadString('\n')
+		partial += text
+		if errors.Is(err, io.EOF) {
+			if last {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.Done():
+				last = true // what was written meanwhile is still read
+			case <-time.After(200 * time.Millisecond):
+			}
+			if time.Since(told) > 15*time.Second {
+				told = time.Now()
+				say("%d of %d tests, %d failed, %s", done, s.total, failed, time.Since(began).Round(time.Second))
+			}
+			continue
+		}
+		line := strings.TrimRight(partial, "\n")
+		partial = ""
+		switch {
+		case result != "":
+			if done++; result != "passed" {
+				failed++
+				say("%s: %s", result, line)
+			}
+			result = ""
+		default:
+			if state := ended.FindStringSubmatch(line); state != nil {
+				result = cmp.Or(state[1], "passed")
+			}
+		}
+	}
+}
+
+// readReport reads a report of ginkgo: the tests that were run, by their full
+// name.
+func readReport(path string) (map[string]test, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read report of ginkgo: %w", err)
+	}
+	var reports []struct {
+		SpecReports []struct {
+			ContainerHierarchyTexts []string
+			LeafNodeType            string
+			LeafNodeText            string
+			State                   string
+			RunTime                 time.Duration
+			Failure                 struct{ Message string }
+		}
+	}
+	if err := json.Unmarshal(text, &reports); err != nil {
+		return nil, fmt.Errorf("decode report of ginkgo: %w", err)
+	}
+	tests := map[string]test{}
+	for _, report := range reports {
+		for _, spec := range report.SpecReports {
+			// A test that skips itself has run for a while; one that was not
+			// chosen has not.
+			if spec.LeafNodeType != "It" || spec.State == "skipped" && spec.RunTime == 0 || spec.State == "pending" {
+				continue
+			}
+			name := strings.Join(slices.Concat(spec.ContainerHierarchyTexts, []string{spec.LeafNodeText}), " ")
+			tests[name] = test{
+				State: spec.State, Seconds: spec.RunTime.Seconds(), Group: group(spec.ContainerHierarchyTexts),
+				Message: spec.Failure.Message,
+			}
+		}
+	}
+	return tests, nil
+}
+
+func copyFile(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return fmt.Errorf("read what the suite wrote: %w", err)
+	}
+	if err := os.WriteFile(to, text, 0o644); err != nil {
+		return fmt.Errorf("keep what the suite wrote: %w", err)
+	}
+	return nil
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -126,7 +127,11 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, lock: lock, without: withoutDisabled(cfg), registry: prometheus.NewRegistry(), rows: make(chan struct{}, 1), qos: make(chan struct{}, 1)}
-	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.registry.MustRegister(
+		// Without those of each GODEBUG setting, which are half of all.
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{
+			Matcher: regexp.MustCompile(`^/(cgo|cpu|gc|memory|sched|sync)/`),
+		})), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if a.nodeName, err = nodeName(cfg); err != nil {
 		return nil, err
 	}

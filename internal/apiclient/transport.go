@@ -29,7 +29,8 @@ type observedTransport struct {
 }
 
 func (t *observedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	t.counts.add(classify(req))
+	kind := classify(req)
+	t.counts.add(kind)
 	start := time.Now()
 	t.health.sent(start)
 	resp, err := t.next.RoundTrip(req)
@@ -38,7 +39,7 @@ func (t *observedTransport) RoundTrip(req *http.Request) (*http.Response, error)
 	if err == nil {
 		code = strconv.Itoa(resp.StatusCode)
 	}
-	t.metrics.observe(req, code, now.Sub(start))
+	t.metrics.observe(req, kind, code, now.Sub(start))
 	t.health.done(err, now)
 	return resp, err
 }
@@ -160,10 +161,31 @@ func classify(req *http.Request) RequestKind {
 type requestMetrics struct {
 	total    *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	size     *prometheus.HistogramVec
+	// Reviews are asked for the users of the node's own API, by resource.
+	reviews     map[string]*prometheus.CounterVec
+	reviewTimes map[string]*prometheus.HistogramVec
 }
 
 func newRequestMetrics(reg prometheus.Registerer) (*requestMetrics, error) {
+	reviews := func(kind, what string) (*prometheus.CounterVec, *prometheus.HistogramVec) {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{
+				Name: "apiserver_delegated_" + kind + "_request_total", Help: what + " that were asked of the API server, by status code.",
+			}, []string{"code"}), prometheus.NewHistogramVec(prometheus.HistogramOpts{
+				Name: "apiserver_delegated_" + kind + "_request_duration_seconds", Help: "Time until the API server answered, in seconds, by status code.",
+				Buckets: []float64{0.25, 0.5, 0.7, 1, 1.5, 3, 5, 10},
+			}, []string{"code"})
+	}
+	authn, authnTime := reviews("authn", "Token reviews")
+	authz, authzTime := reviews("authz", "Access reviews")
 	m := &requestMetrics{
+		reviews:     map[string]*prometheus.CounterVec{"tokenreviews": authn, "subjectaccessreviews": authz},
+		reviewTimes: map[string]*prometheus.HistogramVec{"tokenreviews": authnTime, "subjectaccessreviews": authzTime},
+		size: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "rest_client_request_size_bytes",
+			Help:    "Size of requests to the API server, by verb and host.",
+			Buckets: []float64{64, 256, 512, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216},
+		}, []string{"verb", "host"}),
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rest_client_requests_total",
 			Help: "Number of HTTP requests to the API server, by status code, method and host.",
@@ -177,7 +199,7 @@ func newRequestMetrics(reg prometheus.Registerer) (*requestMetrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, collector := range []prometheus.Collector{m.total, m.duration} {
+	for _, collector := range []prometheus.Collector{m.total, m.duration, m.size, authn, authnTime, authz, authzTime} {
 		if err := reg.Register(collector); err != nil {
 			return nil, err
 		}
@@ -185,7 +207,14 @@ func newRequestMetrics(reg prometheus.Registerer) (*requestMetrics, error) {
 	return m, nil
 }
 
-func (m *requestMetrics) observe(req *http.Request, code string, took time.Duration) {
+func (m *requestMetrics) observe(req *http.Request, kind RequestKind, code string, took time.Duration) {
 	m.total.WithLabelValues(code, req.Method, req.URL.Host).Inc()
 	m.duration.WithLabelValues(req.Method, req.URL.Host).Observe(took.Seconds())
+	if req.ContentLength >= 0 {
+		m.size.WithLabelValues(req.Method, req.URL.Host).Observe(float64(req.ContentLength))
+	}
+	if reviews := m.reviews[kind.Resource]; reviews != nil {
+		reviews.WithLabelValues(code).Inc()
+		m.reviewTimes[kind.Resource].WithLabelValues(code).Observe(took.Seconds())
+	}
 }

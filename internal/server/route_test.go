@@ -3,6 +3,8 @@ package server
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -308,4 +310,61 @@ func TestMetricsOfRequests(t *testing.T) {
 	if methodBucket("BREW") != "other" || methodBucket("GET") != "GET" {
 		t.Error("methods")
 	}
+}
+
+// FuzzRoutes asks for any path with any method, as nobody, as somebody without
+// rights and as the administrator: nobody sees anything, and what a route does
+// was allowed for that route.
+func FuzzRoutes(f *testing.F) {
+	n := newNode(f)
+	n.runtime.execSync = func([]string) (string, string, int32) { return "", "", 0 }
+	n.runtime.archive = func(string) error { return nil }
+	routes, err := n.routes()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, r := range routes {
+		f.Add("GET", example(r.pattern))
+		f.Add("POST", example(r.pattern)+"/..//%2e%2e/pods?input=1&query=x&port=1&timeout=1")
+	}
+	f.Fuzz(func(t *testing.T, method, path string) {
+		to, err := url.Parse(path)
+		if err != nil || !strings.HasPrefix(path, "/") || method == "" || strings.ContainsFunc(method, func(c rune) bool { return c <= ' ' || c > '~' }) {
+			return
+		}
+		if strings.HasPrefix(to.Path, "/debug/pprof") {
+			return // a profile of the processors lasts half a minute
+		}
+		ask := func(user string) (int, string) {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Method, r.URL = method, to
+			r.Header.Set("User", user)
+			w := httptest.NewRecorder()
+			n.port.server.Handler.ServeHTTP(w, r)
+			return w.Code, w.Body.String()
+		}
+		if code, body := ask(""); code != http.StatusUnauthorized || body != "Unauthorized\n" {
+			t.Errorf("nobody: %s %q: %d %.80q", method, path, code, body)
+		}
+		// A path that is not clean is sent on to the one that it stands for.
+		if code, body := ask("nobody"); code != http.StatusForbidden && (code < 300 || code > 399) {
+			t.Errorf("somebody: %s %q: %d %.80q", method, path, code, body)
+		}
+		if code, _ := ask("admin"); code == http.StatusForbidden || code == http.StatusUnauthorized || code < 200 {
+			t.Errorf("administrator: %s %q: %d", method, path, code)
+		}
+	})
+}
+
+func FuzzZPageAccept(f *testing.F) {
+	for _, accept := range []string{"", "*/*;q=0", "application/json;g=config.k8s.io;v=v1beta1;as=Flagz", ",;=\"", "text/plain;as=Flagz"} {
+		f.Add(accept)
+	}
+	p := zpage{kind: "Flagz"}
+	f.Fuzz(func(t *testing.T, accept string) {
+		form, version, ok := p.negotiate(accept)
+		if !ok && form+version != "" || (form == "") != (version == "") || form != "" && !strings.Contains(accept, "Flagz") {
+			t.Errorf("%q: %q %q %t", accept, form, version, ok)
+		}
+	})
 }

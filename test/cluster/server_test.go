@@ -493,3 +493,58 @@ func TestExecRoundTrip(t *testing.T) {
 		t.Logf("%-16s p50 %v, p90 %v, least %v", name, times[name][runs/2], times[name][runs*9/10], times[name][0])
 	}
 }
+
+// Both ways by which kubectl streams, through the API server to a real
+// container: a terminal with its size, the end of input, exit codes, files and
+// ports.
+func TestKubectlStreamsBothWays(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createText(t, ns, shellPod("box"))
+	createText(t, ns, agentPod("web", []string{"serve", ":8080", "/"}))
+	waitReady(t, ns, "box")
+	waitReady(t, ns, "web")
+	for by, sockets := range map[string]string{"WebSocket": "true", "SPDY": "false"} {
+		environment := "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=" + sockets + " KUBECTL_PORT_FORWARD_WEBSOCKETS=" + sockets + " KUBECONFIG=/etc/kubernetes/admin.conf"
+		shell := func(t *testing.T, script string) (string, error) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			return node.Run(ctx, "/bin/sh", "-c", "export "+environment+"; cd /tmp; "+script)
+		}
+		t.Run(by, func(t *testing.T) {
+			// The terminal of script(1) is the one whose size the container's has.
+			if out, err := shell(t, "script -qec 'stty rows 31 cols 101; kubectl exec -it -n "+ns+" box -- sh -c \"sleep 1; stty size\"' /dev/null </dev/null"); err != nil || !strings.Contains(out, "31 101") {
+				t.Errorf("size of the terminal: %q, %v", out, err)
+			}
+			if out, err := shell(t, "printf 'in' | kubectl exec -i -n "+ns+" box -- sh -c 'cat; echo , end of input; echo problem >&2; exit 7' 2>err; echo code $?; cat err"); err != nil ||
+				!strings.HasPrefix(out, "in, end of input\ncode 7\n") || !strings.Contains(out, "problem") {
+				t.Errorf("input, output and code: %q, %v", out, err)
+			}
+			if out, err := shell(t, "head -c 3000000 /dev/urandom >"+by+"; kubectl cp "+by+" "+ns+"/box:/tmp/"+by+" && kubectl cp "+ns+"/box:/tmp/"+by+" "+by+"-back && cmp "+by+" "+by+"-back && echo same"); err != nil || !strings.Contains(out, "same") {
+				t.Errorf("a file there and back: %q, %v", out, err)
+			}
+			if out, err := shell(t, "(printf 'hello\\n'; sleep 2) | timeout 30 kubectl attach -i -n "+ns+" box"); !strings.Contains(out, "hello\n") {
+				t.Errorf("attach: %q, %v", out, err)
+			}
+			p, err := node.Start(harness.Command{Name: "port-forward-" + by, Path: "/usr/bin/env", Args: append(strings.Fields(environment), "kubectl", "port-forward", "-n", ns, "web", ":8080")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Kill()
+			until(t, "the forwarded port", func(ctx context.Context) error {
+				said, _ := os.ReadFile(p.Log)
+				_, rest, ok := strings.Cut(string(said), "Forwarding from 127.0.0.1:")
+				if !ok {
+					return fmt.Errorf("kubectl says %q", said)
+				}
+				port, _, _ := strings.Cut(rest, " ")
+				out, err := node.Get(ctx, "http://127.0.0.1:"+port+"/hostname")
+				if err == nil && !strings.Contains(out, "web") {
+					err = fmt.Errorf("got %q", out)
+				}
+				return err
+			})
+		})
+	}
+}

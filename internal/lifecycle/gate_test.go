@@ -241,6 +241,7 @@ func TestGateSlowSetIsBounded(t *testing.T) {
 	inGate(t, places, 1, slow, func(s *turnstile) {
 		for i := range 20 {
 			s.come(s.t.Context(), fmt.Sprint(i), Class{})
+			time.Sleep(time.Millisecond) // no two are late at the same moment
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()

@@ -38,7 +38,16 @@ func TestMetricsServer(t *testing.T) {
 	// rate.
 	wait := func(what string, check func(ctx context.Context) error) {
 		t.Helper()
-		if err := harness.Until(t.Context(), 3*time.Minute, what, check); err != nil {
+		err := harness.Until(t.Context(), 3*time.Minute, what, func(ctx context.Context) error {
+			select {
+			case <-p.Done():
+				said, _ := os.ReadFile(p.Log)
+				return harness.Permanent(fmt.Errorf("metrics-server has ended: %s", said[max(0, len(said)-2000):]))
+			case <-time.After(time.Second): // kubectl is as hard to start as what it asks for
+				return check(ctx)
+			}
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

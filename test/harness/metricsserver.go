@@ -23,7 +23,7 @@ func (c *Cluster) StartMetricsServer(ctx context.Context) (*Process, error) {
 		"--authorization-kubeconfig=/etc/kubernetes/admin.conf",
 		"--bind-address=" + NodeIP, "--secure-port=4443", "--cert-dir=/var/lib/metrics-server",
 		"--kubelet-insecure-tls", "--kubelet-preferred-address-types=InternalIP", "--kubelet-use-node-status-port",
-		"--metric-resolution=10s", "-v=2",
+		"--metric-resolution=10s", "--kubelet-request-timeout=9s", "-v=2",
 	}})
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ func capacityOf(m machine, cfg Config) v1.ResourceList {
 		v1.ResourcePods:   *resource.NewQuantity(pods, resource.DecimalSI),
 	}
 	if cfg.LocalStorageCapacityIsolation {
-		capacity[v1.ResourceEphemeralStorage] = *resource.NewQuantity(m.storage, resource.BinarySI)
+		capacity[v1.ResourceEphemeralStorage] = *resource.NewQuantity(m.storage, resource.DecimalSI)
 	}
 	for _, pages := range m.hugePages {
 		size := resource.NewQuantity(pages.size, resource.BinarySI)

@@ -63,10 +63,10 @@ func TestAllocatableIsCapacityWithoutReserves(t *testing.T) {
 		want         map[string]string
 	}{
 		{"defaults", Config{MaxPods: 110, LocalStorageCapacityIsolation: true}, nil,
-			map[string]string{"cpu": "3700m", "memory": "6656Mi", "pods": "110", "ephemeral-storage": "99Gi", "hugepages-2Mi": "1Gi"}},
+			map[string]string{"cpu": "3700m", "memory": "6656Mi", "pods": "110", "ephemeral-storage": "106300440576", "hugepages-2Mi": "1Gi"}},
 		{"eviction", Config{MaxPods: 110, LocalStorageCapacityIsolation: true},
 			map[string]string{"memory.available": "100Mi", "nodefs.available": "50%", "imagefs.available": "15%"},
-			map[string]string{"cpu": "3700m", "memory": "6556Mi", "pods": "110", "ephemeral-storage": "49Gi", "hugepages-2Mi": "1Gi"}},
+			map[string]string{"cpu": "3700m", "memory": "6556Mi", "pods": "110", "ephemeral-storage": "52613349376", "hugepages-2Mi": "1Gi"}},
 		{"pods per core", Config{MaxPods: 110, PodsPerCore: 10}, map[string]string{"memory.available": "100%"},
 			map[string]string{"cpu": "3700m", "memory": "0", "pods": "40", "hugepages-2Mi": "1Gi"}},
 	} {

@@ -474,7 +474,6 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 	if w.state.Phase < Terminated {
 		untold = lifecycle.Untold(lifecycle.Input{Pod: w.pod, Observed: have, History: w.history, Status: w.previous})
 	}
-	ran := have.ReadySandbox() != nil && have.Running() > 0
 	before := w.previous
 	w.previous = status.Generate(status.Input{
 		Pod: w.pod, Previous: w.previous, Observed: w.settled(have, untold),
@@ -482,7 +481,7 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 		Probes: w.probed(have), RestartingAll: out.RestartingAll, StopSignals: w.pool.StopSignals,
 		Ended:        w.state.Phase >= Terminated,
 		Terminating:  w.state.Phase == Terminating,
-		VolumesReady: ran || w.history.Steps[lifecycle.Key{Kind: lifecycle.Mount}].Mounted,
+		VolumesReady: w.volumesReady(have),
 		Explanation:  explanation,
 		RuntimeName:  w.pool.RuntimeName,
 		HostIPs:      w.pool.HostIPs(),
@@ -499,6 +498,19 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 	w.pool.Statuses.Publish(w.pod, w.previous)
 	w.tracePublished()
 	return settles
+}
+
+// volumesReady says whether all volumes are mounted. Until this process has
+// looked, they are if something runs, or if they were when the status was told
+// last.
+func (w *worker) volumesReady(have observed.Pod) bool {
+	mount := w.history.Steps[lifecycle.Key{Kind: lifecycle.Mount}]
+	if mount.Mounted || have.ReadySandbox() != nil && have.Running() > 0 {
+		return true
+	}
+	return mount.Failures == 0 && slices.ContainsFunc(w.previous.Conditions, func(c v1.PodCondition) bool {
+		return c.Type == v1.PodReadyToStartContainers && c.Status == v1.ConditionTrue
+	})
 }
 
 // settled leaves out containers that are not to be told of yet: those whose

@@ -30,7 +30,12 @@ func leakTimeout() time.Duration {
 // no network address. Only what belongs to the given UIDs counts; without any,
 // everything on the node does.
 func (n *Node) NoTrace(ctx context.Context, uids ...types.UID) error {
-	return Until(ctx, leakTimeout(), "nothing to be left of the pods", func(ctx context.Context) error {
+	return n.NoTraceFor(ctx, leakTimeout(), uids...)
+}
+
+// NoTraceFor is NoTrace with another patience.
+func (n *Node) NoTraceFor(ctx context.Context, timeout time.Duration, uids ...types.UID) error {
+	return Until(ctx, timeout, "nothing to be left of the pods", func(ctx context.Context) error {
 		return n.traces(ctx, uids)
 	})
 }

@@ -152,6 +152,17 @@ func (n *Node) kill(ctx context.Context, pid int) error {
 	return nil
 }
 
+// removeSandbox stops a sandbox and removes it with its containers.
+func (n *Node) removeSandbox(ctx context.Context, id string) error {
+	if _, err := n.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
+		return fmt.Errorf("stop sandbox: %w", err)
+	}
+	if _, err := n.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
+		return fmt.Errorf("remove sandbox: %w", err)
+	}
+	return nil
+}
+
 // LogDir is the folder of a pod's logs on the node.
 func LogDir(pod *v1.Pod) string {
 	return fmt.Sprintf("/var/log/pods/%s_%s_%s", pod.Namespace, pod.Name, pod.UID)

@@ -122,7 +122,8 @@ func newAgent(w *world, n int) *agent {
 		Tracer:      w.tracer,
 		HostIPs:     func() []string { return []string{"10.0.0.1"} },
 		RuntimeName: "containerd",
-		Crash:       lifecycle.CrashPolicy{Initial: 10 * time.Second, Max: 300 * time.Second},
+		Crash:       w.crash,
+		Budget:      lifecycle.NewBudget(w.budget),
 	})
 	a.source = must(source.NewAPI(source.APIConfig{ListWatch: api, Sink: sink{a}}))
 	return a

@@ -21,6 +21,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"kubelet/internal/cri/critest"
+	"kubelet/internal/lifecycle"
 )
 
 // world is what outlives an agent. It is made inside a synctest bubble.
@@ -41,6 +42,10 @@ type world struct {
 	noExits bool
 	// gate of the agents: places and critical places at once.
 	places, critical int
+	// crash is how back-off grows, budget how many such restarts a minute the
+	// node has, zero for any number.
+	crash  lifecycle.CrashPolicy
+	budget int
 
 	mu        sync.Mutex
 	lines     []string
@@ -58,6 +63,7 @@ type option func(*world, *critest.Config)
 func newWorld(t *testing.T, seed uint64, options ...option) *world {
 	klog.SetLogger(klog.Logger{})
 	w := &world{t: t, seed: seed, begin: time.Now(), places: 4, critical: 4,
+		crash:     lifecycle.CrashPolicy{Initial: 10 * time.Second, Max: 300 * time.Second},
 		manifests: map[string]*v1.Pod{}, doomed: map[types.UID]bool{}}
 	w.exits = newExits()
 	config := critest.Config{Exit: w.exits.ended}

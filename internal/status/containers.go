@@ -226,8 +226,8 @@ func (g *generator) fromPrevious(c *v1.Container, kind podspec.Kind, old *v1.Con
 		s.State.Terminated.ContainerID = s.ContainerID
 	case s.State.Running != nil:
 		// It will be started again, so it waits. That it ran must not be
-		// lost, or the pod would go back to Pending.
-		s.RestartCount++
+		// lost, or the pod would go back to Pending. The restart counts when
+		// it comes, as any other.
 		s.LastTerminationState = lost(gone)
 		s.LastTerminationState.Terminated.ContainerID = s.ContainerID
 		s.State = g.defaultWaiting()

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -62,6 +63,19 @@ func TestMended(t *testing.T) {
 			func(pod string) error { return image(pod, "registry.k8s.io/pause:3.10.2") },
 		},
 		{
+			"no-such-user", "image: localhost/test/user-ghost:1",
+			"CreateContainerError", []string{"no such user in /etc/passwd", "set securityContext.runAsUser"},
+			func(pod string) error { return image(pod, "localhost/test/agent:1") },
+		},
+		{
+			"image-comes-late", "image: localhost/test/late:1",
+			"ImagePullBackOff", []string{"Back-off pulling image", "localhost/test/late:1"},
+			func(string) error {
+				_, err := node.Run(context.Background(), node.Ctr(), "-a", "/run/containerd/containerd.sock", "-n", "k8s.io", "images", "tag", "localhost/test/agent:1", "localhost/test/late:1")
+				return err
+			},
+		},
+		{
 			"no-program", "command: [sleep, '100000']\nimage: localhost/test/agent:1",
 			"RunContainerError", []string{"executable file not found", "check command"},
 			func(pod string) error { return image(pod, "registry.k8s.io/e2e-test-images/busybox:1.29-4") },
@@ -102,6 +116,110 @@ func TestMended(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a container's status tells beside its state: what it was made from,
+// what it may use, whom it runs as and how its volumes are mounted.
+func TestContainerStatus(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createText(t, ns, agentPod("told", []string{"crash-once", "7", "/data/crashed"}, `  volumeMounts:
+  - {name: data, mountPath: /data}
+  - {name: data, mountPath: /read, readOnly: true}
+  securityContext: {runAsUser: 1000, runAsGroup: 3000}
+  resources: {requests: {cpu: 20m, memory: 16Mi}, limits: {cpu: 500m, memory: 64Mi}}`,
+		"securityContext: {fsGroup: 2000}", "volumes: [{name: data, emptyDir: {}}]"))
+	pod := waitPod(t, ns, "told", "Ready after a restart", func(p *v1.Pod) bool {
+		return harness.Ready(p) && harness.ContainerStatus(p, "main").RestartCount == 1
+	})
+	s := harness.ContainerStatus(pod, "main")
+	last := s.LastTerminationState.Terminated
+	if last == nil || last.ExitCode != 7 || last.Reason != "Error" || last.ContainerID == "" || last.ContainerID == s.ContainerID || last.StartedAt.IsZero() || last.FinishedAt.IsZero() {
+		t.Errorf("last state: %+v", last)
+	}
+	if s.Started == nil || !*s.Started || !s.Ready || !strings.HasPrefix(s.ImageID, "sha256:") {
+		t.Errorf("started %v, ready %v, image ID %s", s.Started, s.Ready, s.ImageID)
+	}
+	want := pod.Spec.Containers[0].Resources
+	if s.Resources == nil || !apiequality.Semantic.DeepEqual(*s.Resources, want) || !apiequality.Semantic.DeepEqual(s.AllocatedResources, want.Requests) {
+		t.Errorf("resources %v, allocated %v; want %v", s.Resources, s.AllocatedResources, want)
+	}
+	disabled := v1.RecursiveReadOnlyDisabled
+	mounts := []v1.VolumeMountStatus{{Name: "data", MountPath: "/data"}, {Name: "data", MountPath: "/read", ReadOnly: true, RecursiveReadOnly: &disabled}}
+	ours := s.VolumeMounts[:min(len(s.VolumeMounts), 2)] // then the token's
+	if !apiequality.Semantic.DeepEqual(ours, mounts) || len(s.VolumeMounts) != 3 {
+		t.Errorf("mounts: %+v, want first %+v", s.VolumeMounts, mounts)
+	}
+	if node.Containerd != "1.6" && (s.User == nil || s.User.Linux == nil || s.User.Linux.UID != 1000 || s.User.Linux.GID != 3000 || !slices.Contains(s.User.Linux.SupplementalGroups, 2000)) {
+		t.Errorf("user: %+v", s.User)
+	}
+}
+
+// A pod is Ready when its containers are and others have opened its gates.
+func TestReadinessGates(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	createText(t, ns, agentPod("gated", []string{"pause"}, "readinessGates: [{conditionType: example.com/balanced}]"))
+	closed := func(words string) func(*v1.Pod) bool {
+		return func(p *v1.Pod) bool {
+			containers, ready := harness.PodCondition(p, v1.ContainersReady), harness.PodCondition(p, v1.PodReady)
+			return containers != nil && containers.Status == v1.ConditionTrue && ready != nil && ready.Status == v1.ConditionFalse &&
+				ready.Reason == "ReadinessGatesNotReady" && strings.Contains(ready.Message, words)
+		}
+	}
+	set := func(status string) {
+		t.Helper()
+		body := `{"status":{"conditions":[{"type":"example.com/balanced","status":"` + status + `"}]}}`
+		if _, err := node.Cluster.Client.CoreV1().Pods(ns).Patch(t.Context(), "gated", types.StrategicMergePatchType, []byte(body), metav1.PatchOptions{}, "status"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitPod(t, ns, "gated", "held by its gate", closed(`"example.com/balanced" does not exist`))
+	set("True")
+	pod := waitReady(t, ns, "gated")
+	if c := harness.PodCondition(pod, "example.com/balanced"); c == nil || c.Status != v1.ConditionTrue {
+		t.Errorf("the gate's condition, which is not the kubelet's: %+v", c)
+	}
+	set("False")
+	waitPod(t, ns, "gated", "held again", closed(`"example.com/balanced" is not "True", but False`))
+}
+
+// The input of a container with stdinOnce ends with the first client.
+func TestStdinOnce(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	for _, once := range []string{"true", "false"} {
+		createText(t, ns, `apiVersion: v1
+kind: Pod
+metadata: {name: once-`+once+`}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: registry.k8s.io/e2e-test-images/busybox:1.29-4
+    stdin: true
+    stdinOnce: `+once+`
+    command: [sh, -c, "cat; echo end of input"]
+`)
+		waitReady(t, ns, "once-"+once)
+		out, err := node.Run(t.Context(), "/bin/sh", "-c", "(echo hello; sleep 1) | timeout 20 kubectl --kubeconfig=/etc/kubernetes/admin.conf attach -i -n "+ns+" once-"+once)
+		if err != nil && once == "true" {
+			t.Logf("attach: %v, %q", err, out)
+		}
+	}
+	pod := waitPhase(t, ns, "once-true", v1.PodSucceeded)
+	if out, err := node.Log(pod, "main", 0); err != nil || out != "hello\nend of input\n" {
+		t.Errorf("with stdinOnce: %q, %v", out, err)
+	}
+	waitReady(t, ns, "once-false")
+	until(t, "the input that another client may follow", func(context.Context) error {
+		out, err := node.LogOf(ns, "once-false", "main")
+		if err == nil && out != "hello\n" {
+			err = fmt.Errorf("output: %q", out)
+		}
+		return err
+	})
 }
 
 // Containers find services by variables: those of their namespace unless they

@@ -105,7 +105,7 @@ func (n *Node) startRuntime(ctx context.Context, images []string) error {
 	}
 	for _, archive := range append(own, images...) {
 		// The archive is read on the node, where /root and /tmp are the machine's.
-		if out, err := n.Run(ctx, filepath.Join(n.containerdBin, "ctr"), "-a", criSocket, "-n", "k8s.io", "images", "import", archive); err != nil {
+		if out, err := n.Run(ctx, n.Ctr(), "-a", criSocket, "-n", "k8s.io", "images", "import", archive); err != nil {
 			return fmt.Errorf("load image %s: %w: %s", archive, err, out)
 		}
 	}
@@ -121,6 +121,9 @@ func runcBinary() string {
 	}
 	return built[len(built)-1]
 }
+
+// Ctr is containerd's own client on the node.
+func (n *Node) Ctr() string { return filepath.Join(n.containerdBin, "ctr") }
 
 // RestoreCNI writes the ordinary network configuration.
 func (n *Node) RestoreCNI() error { return n.WriteFile(CNIConfFile, cniConfig, 0o644) }

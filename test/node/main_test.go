@@ -27,7 +27,7 @@ const noMkdir = `{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARC
 func configure(c *kubeletconfig.KubeletConfiguration) {
 	c.SeccompDefault = ptr.To(true)
 	c.AllowedUnsafeSysctls = []string{"net.core.*"}
-	c.FeatureGates = map[string]bool{"DefaultPodSysctls": true}
+	c.FeatureGates = map[string]bool{"DefaultPodSysctls": true, "ContainerStopSignals": true}
 	c.DefaultPodSysctls = map[string]string{"net.ipv4.tcp_keepalive_time": "300"}
 }
 

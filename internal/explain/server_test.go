@@ -304,7 +304,7 @@ func needPrivileges(t *testing.T) {
 
 func TestClientThatNeverReadsHoldsNobodyUp(t *testing.T) {
 	root, table := serve(t, ServerConfig{})
-	for i := range 2000 {
+	for i := range 500 { // more than a socket takes
 		table.Set(Entry{UID: types.UID(time.Duration(i).String()), LastError: strings.Repeat("x", 1000)})
 	}
 	conn, err := net.Dial("unix", filepath.Join(root, SocketName))
@@ -315,11 +315,9 @@ func TestClientThatNeverReadsHoldsNobodyUp(t *testing.T) {
 	if _, err := conn.Write([]byte("GET /v1/pods?watch=true HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
+	// The client waits for the beginning of an answer no longer than the server
+	// for somebody who does not read.
 	if _, err := NewClient(filepath.Join(root, SocketName)).Pods(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if time.Since(began) > writeTimeout {
-		t.Error("another client had to wait")
+		t.Errorf("another client had to wait: %v", err)
 	}
 }

@@ -231,7 +231,10 @@ func TestChildLeavesUnit(t *testing.T) {
 	}
 	run := func(args ...string) {
 		t.Helper()
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		command := exec.Command(args[0], args[1:]...)
+		// systemd answers slowly here; its clients give up after 25 s.
+		command.Env = append(os.Environ(), fmt.Sprintf("SYSTEMD_BUS_TIMEOUT=%d", patience/time.Second))
+		if out, err := command.CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v\n%s", args, err, out)
 		}
 	}

@@ -25,22 +25,22 @@ run: ## run a few sample pods on this machine, installing what is missing (root)
 test: ## pass every test on a fresh machine, installing what is missing (root)
 	@$(STAGES) test
 
-test-unit: ## unit tests, layers and habits; seconds, no root
+test-unit: ## unit tests, layers and habits; no root
 	@$(STAGES) unit
 
 test-race: ## unit tests under the race detector
 	@$(STAGES) race
 
-test-root: ## unit tests that need root: mounts, cgroups, namespaces
+test-root: ## unit tests with those that need root: mounts, cgroups, namespaces
 	@$(STAGES) root
 
 test-diff: ## compare defaults and verdicts with upstream's over a corpus
 	@$(STAGES) diff
 
-test-node: ## static pods on real containerd, 2.4 and 1.6 (root; CONTAINERD=2.4 for one)
+test-node: ## static pods on real containerd, 2.4 and 1.6 (root; CONTAINERD=2.4 for one, RUNTIME=crun)
 	@$(STAGES) node
 
-test-cluster: ## a real control plane, on containerd 2.4 and 1.6 (root; CONTAINERD=2.4 for one)
+test-cluster: ## a real control plane, on containerd 2.4 and 1.6 (root; CONTAINERD=2.4 for one, RUNTIME=crun)
 	@$(STAGES) cluster
 
 test-v2: ## cgroup v2 and the systemd driver, in a virtual machine (root)

@@ -20,6 +20,10 @@ type Holding struct {
 	// amounts in milli-CPUs for cpu and in whole units for all else.
 	amounts map[v1.ResourceName]int64
 	ports   []port
+	// What decides whether, and before whom, it goes for a critical pod.
+	critical bool
+	priority *int32
+	qos      v1.PodQOSClass
 }
 
 // Standing says how sure it is that a pod keeps what it holds.
@@ -41,10 +45,13 @@ const (
 // ports.
 func Hold(pod *v1.Pod) Holding {
 	h := Holding{
-		UID:     pod.UID,
-		Pod:     pod.Namespace + "/" + pod.Name,
-		amounts: requests(pod),
-		ports:   hostPorts(pod),
+		UID:      pod.UID,
+		Pod:      pod.Namespace + "/" + pod.Name,
+		amounts:  requests(pod),
+		ports:    hostPorts(pod),
+		critical: podspec.IsCritical(pod),
+		priority: pod.Spec.Priority,
+		qos:      podspec.QoS(pod),
 	}
 	if pod.DeletionTimestamp != nil {
 		h.Standing = Leaving

@@ -100,9 +100,8 @@ type Options struct {
 // own pod security: what it forbids, no other node state will mend. Eviction pressure, the
 // resource managers (CPU, memory, topology, devices, DRA), volume attachment
 // limits and node shutdown will be checks of their own, added where upstream
-// has them. Preemption of other pods by a critical one is not a check: it
-// belongs to the queue and comes with eviction; until then a critical pod
-// that does not fit is rejected like any other.
+// has them. Preemption of other pods by a critical one is not a check but the
+// queue's answer to what they say (preempt.go).
 func Chain(o Options) ([]Check, error) {
 	sysctls, err := Sysctls(append(SafeSysctls(o.KernelVersion), o.AllowedUnsafeSysctls...))
 	if err != nil {

@@ -43,6 +43,13 @@ func resourceLabels(pod *v1.Pod) (mode, class string) {
 	return mode, strings.ToLower(string(podspec.QoS(pod)))
 }
 
+func newPreemptions() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kubelet_preemptions",
+		Help: "Pods that had to go for a critical one, by the resource that it lacked.",
+	}, []string{"preemption_signal"})
+}
+
 // label keeps the metric's reasons few, as upstream does: resources with
 // names of the cluster's own count as OutOfExtendedResources, and what has no
 // dashboard as Other.

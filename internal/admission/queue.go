@@ -29,6 +29,10 @@ type Config struct {
 	// is asked before a pod is rejected because of the node's labels: a pod
 	// may be bound to the node the moment that a label is set.
 	RefreshNode func(ctx context.Context) (*v1.Node, error)
+	// Preempt, if not nil, ends an accepted pod so that a critical one, which
+	// waits meanwhile, has room. It is called on the queue's goroutine and must
+	// not block. Without it a critical pod that does not fit is rejected.
+	Preempt func(Preemption)
 	// Ready, if not nil, is closed when every source of pods has reported
 	// once. Until then only static pods and those already accepted are
 	// answered, so that the order of the sources does not decide who fits.
@@ -66,6 +70,7 @@ type Queue struct {
 	config     Config
 	rejections *prometheus.CounterVec
 	admissions *prometheus.CounterVec
+	preempted  *prometheus.CounterVec
 	wake       chan struct{}
 
 	mu       sync.Mutex
@@ -92,12 +97,13 @@ func New(config Config) (*Queue, error) {
 		config:     config,
 		rejections: newRejections(),
 		admissions: newAccepted(),
+		preempted:  newPreemptions(),
 		wake:       make(chan struct{}, 1),
 		ready:      config.Ready == nil,
 		pending:    map[types.UID]*petition{},
 	}
 	if config.Registerer != nil {
-		for _, c := range []prometheus.Collector{q.rejections, q.admissions} {
+		for _, c := range []prometheus.Collector{q.rejections, q.admissions, q.preempted} {
 			if err := config.Registerer.Register(c); err != nil {
 				return nil, err
 			}
@@ -266,11 +272,17 @@ func (q *Queue) pass(ctx context.Context, fresh *v1.Node) {
 		}
 	}
 	for _, uid := range q.order() {
-		p, verdict, said := q.one(uid, node)
+		out := q.one(uid, node)
+		for _, victim := range out.preempt {
+			q.preempted.WithLabelValues(string(victim.Resource)).Inc()
+			klog.FromContext(ctx).Info("Pod preempted", "podUID", victim.Victim, "resource", victim.Resource, "for", klog.KObj(victim.For))
+			q.config.Preempt(victim)
+		}
+		p, verdict := out.petitioner, out.verdict
 		if p == nil {
 			continue
 		}
-		for _, r := range said {
+		for _, r := range out.remarks {
 			if len(r.Log) > 0 {
 				klog.FromContext(ctx).Info("Pod remarked upon at admission", append([]any{"pod", klog.KObj(p.Pod), "podUID", uid, "reason", r.Reason}, r.Log...)...)
 			}
@@ -338,14 +350,21 @@ func inOrder(a, b *petition) int {
 	)
 }
 
-// one judges a pod and books the outcome. It returns no request if there is
-// nothing new to say.
-func (q *Queue) one(uid types.UID, node *v1.Node) (*Request, Verdict, []Remark) {
+// outcome of a judgement. petitioner is nil if there is nothing new to say.
+type outcome struct {
+	petitioner *Request
+	verdict    Verdict
+	remarks    []Remark
+	preempt    []Preemption
+}
+
+// one judges a pod and books the outcome.
+func (q *Queue) one(uid types.UID, node *v1.Node) (out outcome) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	p, ok := q.pending[uid]
 	if !ok || !p.dirty {
-		return nil, Verdict{}, nil
+		return out
 	}
 	p.dirty = false
 	var verdict Verdict
@@ -355,6 +374,9 @@ func (q *Queue) one(uid types.UID, node *v1.Node) (*Request, Verdict, []Remark) 
 	if judged {
 		in.Held = q.held(p)
 		verdict = Judge(q.config.Checks, in)
+		if verdict.Decision == Reject && verdict.Check == resourcesCheck && q.config.Preempt != nil && podspec.IsCritical(p.Pod) {
+			verdict, out.preempt = q.preempt(p, in)
+		}
 	}
 	if verdict.Decision == Reject && verdict.Reason == reasonNodeAffinity && q.config.RefreshNode != nil && !p.fresh {
 		p.asks = true
@@ -371,15 +393,31 @@ func (q *Queue) one(uid types.UID, node *v1.Node) (*Request, Verdict, []Remark) 
 		delete(q.pending, uid)
 	case Wait:
 		if p.answers && p.said == verdict {
-			return nil, Verdict{}, nil
+			return out
 		}
 		p.said, p.answers = verdict, true
 	}
-	var said []Remark
 	if judged && verdict.Decision != Wait {
-		said = remarks(q.config.Checks, in)
+		out.remarks = remarks(q.config.Checks, in)
 	}
-	return &p.Request, verdict, said
+	out.petitioner, out.verdict = &p.Request, verdict
+	return out
+}
+
+// preempt chooses who has to go for a critical pod and judges it anew, now
+// that they leave: it waits for them, before all that come after it.
+func (q *Queue) preempt(p *petition, in Input) (Verdict, []Preemption) {
+	chosen, verdict := makeRoom(q.config.Checks, in)
+	if verdict.Decision == Reject {
+		return verdict, nil
+	}
+	for _, c := range chosen {
+		if i, ok := q.find(c.Victim); ok {
+			q.accepted[i].Standing = Leaving
+		}
+	}
+	in.Held = q.held(p)
+	return Judge(q.config.Checks, in), chosen
 }
 
 // held lists what is held while p is judged: by accepted pods, and by pods

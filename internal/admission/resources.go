@@ -12,6 +12,8 @@ import (
 // OutOfcpu, OutOfmemory, OutOfpods, OutOfephemeral-storage.
 const OutOf = "OutOf"
 
+const resourcesCheck = "Resources"
+
 // Resources rejects a pod that does not fit into what the node has left. One
 // that would fit once pods that are being stopped are gone waits for them: the
 // scheduler has already given their room away, and a rejection is final.
@@ -19,32 +21,60 @@ const OutOf = "OutOf"
 // Extended resources that the node does not have are not counted: they are
 // the cluster's or come from DRA.
 func Resources() Check {
-	return Check{Name: "Resources", NeedsNode: true, Judge: func(in Input) Verdict {
-		wants := requests(in.Pod)
-		wants[v1.ResourcePods] = 1
+	return Check{Name: resourcesCheck, NeedsNode: true, Judge: func(in Input) Verdict {
 		var wait Verdict
-		for _, name := range ordered(wants) {
-			capacity, known := in.Node.Status.Allocatable[name]
-			if isExtended(name) && !known {
-				continue
-			}
-			have := amount(name, capacity)
-			staying, passing, whom := sum(name, in.Held)
+		for _, n := range needs(in) {
+			name, have, staying, passing := n.name, n.have, n.staying, n.passing
 			switch {
-			case wants[name] <= have-staying-passing:
-			case wants[name] > have-staying:
+			case n.wants <= have-staying-passing:
+			case n.wants > have-staying:
 				// The numbers are in the form that upstream's users know: CPU in
 				// thousandths, everything else in its unit.
 				return reject(OutOf+string(name), fmt.Sprintf(
 					"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
-					name, wants[name], staying+passing, have))
+					name, n.wants, staying+passing, have))
 			case wait.Decision != Wait:
 				wait = Verdict{Decision: Wait, Reason: OutOf + string(name), Message: fmt.Sprintf(
-					"waits for %s that %s still holds", name, whom)}
+					"waits for %s that %s still holds", name, n.whom)}
 			}
 		}
 		return wait
 	}}
+}
+
+// need is what a pod wants of a resource, and what there is of it.
+type need struct {
+	name                          v1.ResourceName
+	wants, have, staying, passing int64
+	whom                          string // one of those that pass it on soon
+}
+
+// needs of a pod, in the order in which upstream reports them.
+func needs(in Input) []need {
+	wants := requests(in.Pod)
+	wants[v1.ResourcePods] = 1
+	var all []need
+	for _, name := range ordered(wants) {
+		capacity, known := in.Node.Status.Allocatable[name]
+		if isExtended(name) && !known {
+			continue
+		}
+		n := need{name: name, wants: wants[name], have: amount(name, capacity)}
+		n.staying, n.passing, n.whom = sum(name, in.Held)
+		all = append(all, n)
+	}
+	return all
+}
+
+// shortages are the needs that no pod which leaves will meet.
+func shortages(in Input) []shortage {
+	var lacks []shortage
+	for _, n := range needs(in) {
+		if missing := n.wants - (n.have - n.staying); missing > 0 {
+			lacks = append(lacks, shortage{n.name, missing})
+		}
+	}
+	return lacks
 }
 
 // ordered puts resources into the order in which upstream reports them.
@@ -69,10 +99,7 @@ func ordered(wants map[v1.ResourceName]int64) []v1.ResourceName {
 // soon, and names one of the latter.
 func sum(name v1.ResourceName, held []Holding) (staying, passing int64, whom string) {
 	for i := range held {
-		n := int64(1)
-		if name != v1.ResourcePods {
-			n = held[i].amounts[name]
-		}
+		n := held[i].amount(name)
 		if held[i].Standing == Staying {
 			staying += n
 			continue
@@ -82,6 +109,13 @@ func sum(name v1.ResourceName, held []Holding) (staying, passing int64, whom str
 		}
 	}
 	return staying, passing, whom
+}
+
+func (h *Holding) amount(name v1.ResourceName) int64 {
+	if name == v1.ResourcePods {
+		return 1
+	}
+	return h.amounts[name]
 }
 
 func (h *Holding) whom() string {
@@ -100,5 +134,5 @@ func amount(name v1.ResourceName, q resource.Quantity) int64 {
 
 // waitsForRoom says whether a verdict makes a pod wait for what others hold.
 func waitsForRoom(v Verdict) bool {
-	return v.Decision == Wait && (v.Check == "Resources" || v.Check == "HostPorts")
+	return v.Decision == Wait && (v.Check == resourcesCheck || v.Check == "HostPorts")
 }

@@ -343,11 +343,26 @@ func (a *Agent) admissionConfig() (admission.Config, error) {
 	if err != nil {
 		return admission.Config{}, err
 	}
-	c := admission.Config{Checks: checks, Node: a.node.Known, Ready: a.desired.SyncedC(), Registerer: a.registry}
+	c := admission.Config{Checks: checks, Node: a.node.Known, Ready: a.desired.SyncedC(), Preempt: a.preempt, Registerer: a.registry}
 	if a.api != nil {
 		c.RefreshNode = a.node.Refresh
 	}
 	return c, nil
+}
+
+// preempt ends a pod in favour of a critical one, in upstream's words.
+func (a *Agent) preempt(p admission.Preemption) {
+	const reason, message = "Preempting", "Preempted in order to admit critical pod"
+	victim, ok := a.desired.Get(p.Victim)
+	if !ok {
+		return // it goes already
+	}
+	a.recorder.Event(victim.Pod, "", v1.EventTypeWarning, reason, message)
+	a.pool.Evict(p.Victim, status.Failure{
+		Reason: reason, Message: message,
+		DisruptionReason:  v1.PodReasonTerminationByKubelet,
+		DisruptionMessage: "Pod was preempted by Kubelet to accommodate a critical pod.",
+	}, podspec.Grace(victim.Pod))
 }
 
 func kernelVersion() string {

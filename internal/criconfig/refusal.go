@@ -52,9 +52,10 @@ func advice(message string) string {
 		{[]string{"unable to find user"}, noUser},
 		{[]string{"no groups found"}, noGroup},
 		{[]string{"unable to find group"}, noGroup},
-		{[]string{"executable file not found"}, noProgram},
+		{[]string{"executable file", "not found in $path"}, noProgram},
 		{[]string{"exec: \"", "no such file or directory"}, noProgram},
-		{[]string{"exec: \"", "permission denied"}, "the container's user may not execute that file: check its mode, or command"},
+		{[]string{"exec: \"", "permission denied"}, notExecutable},
+		{[]string{"open executable", "permission denied"}, notExecutable},
 		{[]string{"exec format error"}, "the program is made for another architecture, or is a script without a first line #!"},
 		{[]string{"chdir to cwd", "permission denied"}, "the container's user may not enter workingDir"},
 		{[]string{"no command specified"}, "the image names no program to run: set command"},
@@ -79,9 +80,10 @@ func advice(message string) string {
 }
 
 const (
-	noUser    = "the image has no such user in /etc/passwd; set securityContext.runAsUser to a number, or build the image with that user"
-	noGroup   = "the image has no such group in /etc/group; set securityContext.runAsGroup to a number"
-	noProgram = "the image has no such program, or it lacks its interpreter; check command and args"
-	noIDMap   = "the file system of a volume cannot map user ids; use another one for the volume, or remove hostUsers: false"
-	noMemory  = "the memory limit is too low for the container to start; raise resources.limits.memory"
+	noUser        = "the image has no such user in /etc/passwd; set securityContext.runAsUser to a number, or build the image with that user"
+	noGroup       = "the image has no such group in /etc/group; set securityContext.runAsGroup to a number"
+	noProgram     = "the image has no such program, or it lacks its interpreter; check command and args"
+	notExecutable = "the container's user may not execute that file: check its mode, or command"
+	noIDMap       = "the file system of a volume cannot map user ids; use another one for the volume, or remove hostUsers: false"
+	noMemory      = "the memory limit is too low for the container to start; raise resources.limits.memory"
 )

@@ -19,6 +19,8 @@ func TestRefusal(t *testing.T) {
 		{`failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: exec: "nope": executable file not found in $PATH`, "check command"},
 		{`runc create failed: unable to start container process: exec: "/bin/nope": stat /bin/nope: no such file or directory: unknown`, "check command"},
 		{`runc create failed: unable to start container process: exec: "/etc/passwd": permission denied: unknown`, "mode"},
+		{"OCI runtime create failed: executable file `none` not found in $PATH: No such file or directory", "check command"},
+		{"OCI runtime create failed: open executable: Permission denied", "mode"},
 		{"exec /bin/app: exec format error", "architecture"},
 		{"something nobody has seen before", ""},
 	} {

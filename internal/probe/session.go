@@ -22,14 +22,15 @@ import (
 // common `sh -c "check; report"` never times out. So the command is looked for
 // among the container's processes, and ended whole.
 //
-// A runtime makes each command the leader of a session of its own (setsid(2)),
-// which what it starts belongs to unless it asks not to.
+// A runtime gives each command a session of its own (setsid(2)), which what it
+// starts belongs to unless it asks not to. With runc the command leads it; with
+// crun a process does that has ended by then.
 
 // session is a command that runs in a container. The leader's number stands
 // for no other session while any process is left in this one.
 type session struct {
 	leader int
-	start  uint64 // of the leader, in clock ticks since the node's start
+	start  uint64 // of the command, in clock ticks since the node's start
 	dir    string // the container's cgroup
 }
 
@@ -67,13 +68,13 @@ func (c *runtimeContainer) find(ctx context.Context, command []string, asked tim
 	// A command comes from outside. Others may be there: hooks, a person's.
 	earliest := uint64(asked / (time.Second / ticks))
 	members = slices.DeleteFunc(members, func(p process) bool {
-		return p.pid == pid || p.session != p.pid || inside(p.parent) || p.start+2 < earliest || !p.runs(command)
+		return p.pid == pid || !p.hasOwnSession() || inside(p.parent) || p.start+2 < earliest || !p.runs(command)
 	})
 	slices.SortFunc(members, func(a, b process) int { return int(a.start) - int(b.start) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range members {
-		if ses := (session{p.pid, p.start, dir}); !c.commands[ses] {
+		if ses := (session{p.session, p.start, dir}); !c.commands[ses] {
 			if c.commands == nil {
 				c.commands = map[session]bool{}
 			}
@@ -152,6 +153,16 @@ func parseStat(pid int, text []byte) (process, error) {
 		return process{}, unix.ESRCH // has ended, and holds nothing
 	}
 	return p, nil
+}
+
+// hasOwnSession says whether the process's session is not that of who started
+// it.
+func (p process) hasOwnSession() bool {
+	if p.session == p.pid {
+		return true
+	}
+	parent, err := readProcess(p.parent)
+	return err == nil && parent.session != p.session
 }
 
 // runs says whether the process runs that command.

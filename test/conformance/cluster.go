@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -28,12 +27,7 @@ func startCluster(ctx context.Context, o options) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := harness.Config{Name: "conformance", ControlPlane: true}
-	if o.runtime != "" {
-		if config.Runtime, err = exec.LookPath(o.runtime); err != nil {
-			return nil, fmt.Errorf("find the OCI runtime: %w", err)
-		}
-	}
+	config := harness.Config{Name: "conformance", ControlPlane: true, Runtime: o.runtime}
 	images, err := openImages(part("images.tar"))
 	if err != nil {
 		return nil, fmt.Errorf("open the images, which test/setup/conformance.sh makes: %w", err)

@@ -53,7 +53,7 @@ func main() {
 	flag.StringVar(&o.skip, "skip", "", "leave out the tests whose full name this regular expression matches")
 	flag.BoolVar(&o.slow, "slow", false, "run the tests labelled Slow and Serial as well")
 	flag.StringVar(&o.kubelet, "kubelet", "", "the kubelet to judge in place of this project's own: a path, or \"upstream\"")
-	flag.StringVar(&o.runtime, "runtime", "", "the OCI runtime in place of runc: a path, or a name in PATH")
+	flag.StringVar(&o.runtime, "runtime", "", "the OCI runtime, runc or crun (runc if empty)")
 	flag.IntVar(&o.procs, "procs", 10, "tests at the same time")
 	flag.StringVar(&o.out, "out", "test/conformance/results", "folder of the JUnit file, the log and the results")
 	flag.StringVar(&o.docs, "docs", "", "write the recorded results into this document")

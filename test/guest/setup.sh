@@ -22,20 +22,25 @@ host_packages() {
   [ ${#missing[@]} = 0 ] && return
   need_root "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  step "apt-get update" apt-get update -q
-  step "installing ${missing[*]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
+  fetch "apt-get update" apt-get update -q
+  fetch "installing ${missing[*]}" apt-get install -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends "${missing[@]}"
 }
 
 # kernel: the newest cloud kernel of the distribution, under $GUEST/kernel.
 kernel() {
   [ -e "$GUEST/kernel/version" ] && return
   local version
-  version=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: linux-image-//p' | head -n 1)
-  [ -n "$version" ] || die "apt knows no linux-image-cloud-amd64; run apt-get update"
+  newest() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/.*Depends: linux-image-//p' | head -n 1; }
+  version=$(newest)
+  if [ -z "$version" ]; then
+    fetch "apt-get update" apt-get update -q
+    version=$(newest)
+  fi
+  [ -n "$version" ] || die "apt knows no linux-image-cloud-amd64: is Debian's main archive among its sources?"
   rm -rf "$GUEST/kernel"
   mkdir -p "$GUEST/kernel"
   fetch_kernel() { cd "$GUEST/kernel" && apt-get download "linux-image-$version" && dpkg -x linux-image-*.deb . && rm linux-image-*.deb; }
-  step "fetching the guest's kernel $version" fetch_kernel
+  fetch "fetching the guest's kernel $version" fetch_kernel
   echo "$version" >"$GUEST/kernel/version"
 }
 
@@ -46,12 +51,14 @@ root_tree() {
   for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
     [ -s "$f" ] && sources+=("$f")
   done
-  rm -rf "$GUEST/root"
-  step "making the guest's root file system (about a minute, once)" \
+  make_root() {
+    rm -rf "$GUEST/root"
     mmdebstrap --mode=root --variant=minbase \
-    --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Check-Valid-Until "false"' \
-    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --include="$PACKAGES" "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$GUEST/root" "${sources[@]}"
+      --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Check-Valid-Until "false"' \
+      --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+      --include="$PACKAGES" "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$GUEST/root" "${sources[@]}"
+  }
+  fetch "making the guest's root file system (about a minute, once)" make_root
   echo "$PACKAGES" >"$GUEST/root/.packages"
 }
 

@@ -19,9 +19,8 @@ import (
 
 // The machine that tests run on may lack CAP_SYS_RESOURCE; hence
 // restrict_oom_score_adj. Handler test-handler is upstream's name for the one
-// that its tests ask for. The second runtime is runc too: Debian 12's crun is
-// too old for the OCI version that containerd 2 writes. It is Debian's runc,
-// which cannot map the owners of mounts.
+// that its tests ask for. The second handler is always Debian's runc, which
+// cannot map the owners of mounts.
 const containerdConfig2 = `version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -40,7 +39,7 @@ state = "/run/containerd"
   runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
   SystemdCgroup = ${SYSTEMD}
-  BinaryName = "${RUNC}"
+  BinaryName = "${RUNTIME}"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.other]
   runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.test-handler]
@@ -64,7 +63,7 @@ state = "/run/containerd"
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
   SystemdCgroup = ${SYSTEMD}
-  BinaryName = "${RUNC}"
+  BinaryName = "${RUNTIME}"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.other]
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.test-handler]
@@ -83,15 +82,19 @@ const cniConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [
 const CNIConfFile = CNIConf + "/10-pods.conflist"
 
 func (n *Node) startRuntime(ctx context.Context, images []string) error {
-	config, runc := containerdConfig2, runcBinary()
+	config := containerdConfig2
 	if n.Containerd == "1.6" {
-		config, runc = containerdConfig1, "runc"
+		config = containerdConfig1
 	}
-	runc = first(n.runtime, runc)
 	config = strings.ReplaceAll(config, "${SYSTEMD}", strconv.FormatBool(n.systemdCgroups))
-	config = strings.ReplaceAll(config, "${RUNC}", runc)
+	config = strings.ReplaceAll(config, "${RUNTIME}", n.runtimeBinary())
 	if err := n.WriteFile("/etc/containerd/config.toml", config, 0o644); err != nil {
 		return err
+	}
+	if n.OCIRuntime == "crun" {
+		if err := n.WriteFile(crunPath, crunScript, 0o755); err != nil {
+			return err
+		}
 	}
 	if err := n.RestoreCNI(); err != nil {
 		return err
@@ -112,9 +115,33 @@ func (n *Node) startRuntime(ctx context.Context, images []string) error {
 	return nil
 }
 
-// runcBinary is the runc that containerd 2 uses: the one that test/setup
-// built, or where there is none (in the guest) Debian's.
-func runcBinary() string {
+// crunPath is where the node has its crun.
+const crunPath = "/var/lib/oci-bin/crun"
+
+// crunScript runs Debian 12's crun, 1.8.1, under containerd 2, which writes
+// bundles of OCI version 1.3: crun refuses what is not 1.0 or 1.1, but takes
+// all that the tests ask for.
+const crunScript = `#!/bin/sh
+previous=
+for argument in "$@"; do
+  if [ "$previous" = --bundle ]; then
+    sed -i 's/"ociVersion":"1[^"]*"/"ociVersion":"1.0.2"/' "$argument/config.json"
+  fi
+  previous=$argument
+done
+exec /usr/bin/crun "$@"
+`
+
+// runtimeBinary is the program that runs containers: crun if RUNTIME asks for
+// it; with containerd 2 the runc that test/setup built, or where there is none
+// (in the guest) Debian's.
+func (n *Node) runtimeBinary() string {
+	if n.OCIRuntime == "crun" {
+		return crunPath
+	}
+	if n.Containerd == "1.6" {
+		return "runc"
+	}
 	built, _ := filepath.Glob(filepath.Join(CacheDir(), "runc-*/bin/runc"))
 	if len(built) == 0 {
 		return "runc"
@@ -175,6 +202,11 @@ func (n *Node) StartContainerd(ctx context.Context) error {
 			// containerd adds conditions of its own, about deprecations.
 			if !c.GetStatus() && (c.GetType() == runtimeapi.RuntimeReady || c.GetType() == runtimeapi.NetworkReady) {
 				return fmt.Errorf("%s: %s: %s", c.GetType(), c.GetReason(), c.GetMessage())
+			}
+		}
+		for _, h := range status.GetRuntimeHandlers() {
+			if h.GetName() == "" { // the default one
+				n.features = h.GetFeatures()
 			}
 		}
 		return nil

@@ -24,6 +24,9 @@ type initConfig struct {
 	Hostname string
 	Address  string // of the node, with prefix length
 	Gateway  string
+	// PureV1 hides the unified hierarchy that lies beside those of cgroup v1:
+	// crun refuses to run if it has controllers.
+	PureV1 bool
 }
 
 // RunIfInit turns the program into the first process of a node if it was
@@ -79,6 +82,11 @@ func setUpNode(c initConfig) error {
 	}
 	if err := setUpMounts(); err != nil {
 		return err
+	}
+	if c.PureV1 {
+		if err := unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("hide the unified cgroup hierarchy: %w", err)
+		}
 	}
 	return setUpNetwork(c)
 }

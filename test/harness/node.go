@@ -54,7 +54,8 @@ type Config struct {
 	// Containerd is "2.4" or "1.6"; empty means the CONTAINERD environment
 	// variable, or "2.4".
 	Containerd string
-	// Runtime is the OCI runtime, a program that takes the place of runc.
+	// Runtime is the OCI runtime, runc or crun; RUNTIME of the environment, or
+	// runc, if empty.
 	Runtime string
 	// Images are further image archives to load, paths on the machine.
 	Images []string
@@ -79,6 +80,9 @@ type Node struct {
 	Name string
 	// Containerd is the version in use, "2.4" or "1.6".
 	Containerd string
+	// OCIRuntime is what runs its containers, "runc" or "crun": the RUNTIME
+	// environment variable, or "runc".
+	OCIRuntime string
 	// Runtime and Image are the node's container runtime.
 	Runtime runtimeapi.RuntimeServiceClient
 	Image   runtimeapi.ImageServiceClient
@@ -87,7 +91,6 @@ type Node struct {
 
 	bare           bool
 	systemdCgroups bool
-	runtime        string
 	ip             string
 
 	artifacts     string
@@ -98,6 +101,7 @@ type Node struct {
 	namespaces    []*os.File
 	containerd    *Process
 	criConn       *grpc.ClientConn
+	features      *runtimeapi.RuntimeHandlerFeatures
 }
 
 // NewNode starts a node: namespaces, containerd with images and network, and
@@ -105,7 +109,16 @@ type Node struct {
 func NewNode(ctx context.Context, c Config) (_ *Node, err error) {
 	start := time.Now()
 	version := first(c.Containerd, os.Getenv("CONTAINERD"), "2.4")
-	n := &Node{Name: c.Name, Containerd: version, bare: c.Bare, systemdCgroups: c.SystemdCgroups, runtime: c.Runtime, ip: first(c.Address, NodeIP)}
+	n := &Node{Name: c.Name, Containerd: version, OCIRuntime: first(c.Runtime, os.Getenv("RUNTIME"), "runc"), bare: c.Bare, systemdCgroups: c.SystemdCgroups, ip: first(c.Address, NodeIP)}
+	switch n.OCIRuntime {
+	case "runc":
+	case "crun":
+		if _, err := os.Stat("/usr/bin/crun"); err != nil {
+			return nil, fmt.Errorf("crun is missing, run test/setup/deps.sh crun: %w", err)
+		}
+	default:
+		return nil, fmt.Errorf("unknown runtime %q: RUNTIME is runc or crun", n.OCIRuntime)
+	}
 	switch version {
 	case "2.4":
 		n.containerdBin = filepath.Join(CacheDir(), "containerd-2.4.2/bin")
@@ -174,7 +187,7 @@ func (n *Node) startInit() error {
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	config, err := json.Marshal(initConfig{Hostname: n.Name, Address: n.ip + nodePrefix, Gateway: gateway})
+	config, err := json.Marshal(initConfig{Hostname: n.Name, Address: n.ip + nodePrefix, Gateway: gateway, PureV1: n.OCIRuntime == "crun"})
 	if err != nil {
 		return fmt.Errorf("encode init config: %w", err)
 	}
@@ -255,6 +268,12 @@ func (n *Node) Path(path string) string {
 	}
 	return filepath.Join("/proc", strconv.Itoa(n.init.Process.Pid), "root", path)
 }
+
+// OwnUsers says whether the runtime has user namespaces.
+func (n *Node) OwnUsers() bool { return n.features.GetUserNamespaces() }
+
+// RecursiveReadOnly says whether the runtime has recursively read-only mounts.
+func (n *Node) RecursiveReadOnly() bool { return n.features.GetRecursiveReadOnlyMounts() }
 
 // IP is the node's address.
 func (n *Node) IP() string { return n.ip }

@@ -2,7 +2,12 @@
 // test where tests take long, failures in full, and in the end what passed,
 // what failed, and what was skipped and why.
 //
-//	go test -json ./... | go run ./test/report [-tests]
+//	go test -json ./... | go run ./test/report [-tests] [-again FILE]
+//
+// -again is for machines that are busy with other things: FILE gets a line for
+// each package with failures that may be chance, "PACKAGE<tab>PATTERN" for
+// go test -run. It stays empty if something failed that never is (a data race, a
+// crash, code that does not build), or too much.
 package main
 
 import (
@@ -13,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -32,18 +38,36 @@ type result struct {
 	failed  bool
 	passed  int
 	skipped int
+
+	running map[string]bool // tests that began and have not ended
+	tops    []string        // top-level tests that failed
+	broken  bool            // what failed is no matter of chance
+	crashed bool
+	late    bool // the time limit ended it
 }
+
+// most is how many failed tests may be chance.
+const most = 8
 
 func main() {
 	tests := flag.Bool("tests", false, "a line for each top-level test as it ends")
+	file := flag.String("again", "", "`FILE` for what failed and may be chance")
 	flag.Parse()
-	if !run(os.Stdin, os.Stdout, *tests) {
+	ok, again := run(os.Stdin, os.Stdout, *tests)
+	if *file != "" {
+		if err := os.WriteFile(*file, []byte(strings.Join(again, "")), 0o600); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	if !ok {
 		os.Exit(1)
 	}
 }
 
-// run prints the report and says whether everything passed.
-func run(in io.Reader, out io.Writer, eachTest bool) bool {
+// run prints the report and says whether everything passed, and what may be
+// run again if not.
+func run(in io.Reader, out io.Writer, eachTest bool) (ok bool, again []string) {
 	packages := map[string]*result{}
 	texts := map[string][]string{} // output of tests that have not ended, by package and test
 	var failed, skipped []string
@@ -60,14 +84,19 @@ func run(in io.Reader, out io.Writer, eachTest bool) bool {
 		name := first(e.Package, e.ImportPath)
 		r := packages[name]
 		if r == nil {
-			r = &result{}
+			r = &result{running: map[string]bool{}}
 			packages[name] = r
 		}
 		key := e.Package + "\x00" + e.Test
 		short := strings.TrimPrefix(e.Package, "kubelet/")
 		top := !strings.Contains(e.Test, "/")
 		switch e.Action {
+		case "run":
+			r.running[e.Test] = true
 		case "output", "build-output":
+			r.broken = r.broken || strings.Contains(e.Output, "WARNING: DATA RACE")
+			r.crashed = r.crashed || strings.HasPrefix(e.Output, "panic: ") || strings.HasPrefix(e.Output, "fatal error: ")
+			r.late = r.late || strings.HasPrefix(e.Output, "panic: test timed out")
 			if e.Test != "" {
 				texts[key] = append(texts[key], e.Output)
 			} else if r.output = append(r.output, e.Output); eachTest && strings.HasPrefix(e.Output, "    ") {
@@ -76,11 +105,15 @@ func run(in io.Reader, out io.Writer, eachTest bool) bool {
 		case "pass", "skip", "fail":
 			text := texts[key]
 			delete(texts, key)
+			delete(r.running, e.Test)
 			switch {
 			case e.Test != "" && e.Action == "fail":
 				r.failed = true
 				text = slices.DeleteFunc(text, func(s string) bool { return strings.HasPrefix(s, "=== ") })
 				failed = append(failed, short+" "+e.Test)
+				if top {
+					r.tops = append(r.tops, e.Test)
+				}
 				fmt.Fprintf(out, "--- FAIL: %s %s (%.1fs)\n%s", short, e.Test, e.Elapsed, strings.Join(text, ""))
 			case e.Test != "" && e.Action == "skip":
 				r.skipped++
@@ -92,8 +125,14 @@ func run(in io.Reader, out io.Writer, eachTest bool) bool {
 					fmt.Fprintf(out, "    ok %-40s %6.1fs\n", e.Test, e.Elapsed)
 				}
 			case e.Action == "fail":
+				for test := range r.running {
+					r.failed = true
+					failed = append(failed, short+" "+test+" (not ended)")
+					fmt.Fprintf(out, "--- NOT ENDED: %s %s\n%s", short, test, strings.Join(texts[e.Package+"\x00"+test], ""))
+				}
 				fmt.Fprintf(out, "FAIL %s (%.1fs)\n%s", short, e.Elapsed, strings.Join(r.output, ""))
 				if !r.failed { // no test of it did: set-up, a crash, or the time limit
+					r.failed = true
 					failed = append(failed, short)
 				}
 			case e.Action == "pass":
@@ -106,7 +145,7 @@ func run(in io.Reader, out io.Writer, eachTest bool) bool {
 			}
 		case "build-fail":
 			if !r.failed {
-				r.failed = true
+				r.failed, r.broken = true, true
 				failed = append(failed, name+" (does not build)")
 				fmt.Fprint(out, strings.Join(r.output, ""))
 			}
@@ -123,10 +162,41 @@ func run(in io.Reader, out io.Writer, eachTest bool) bool {
 	}
 	if len(failed) > 0 {
 		fmt.Fprintf(out, "FAILED %d (ok: %d tests in %d packages):\n    %s\n", len(failed), passed, okPackages, strings.Join(failed, "\n    "))
-		return false
+		return false, chances(packages)
 	}
 	fmt.Fprintf(out, "ok: %d tests in %d packages, %d skipped\n", passed, okPackages, len(skipped))
-	return okPackages > 0
+	return okPackages > 0, nil
+}
+
+// chances is a line for each package with what failed there and may be chance,
+// or nothing.
+func chances(packages map[string]*result) (lines []string) {
+	failures := 0
+	for name, r := range packages {
+		pattern := "."
+		switch {
+		case r.broken:
+			return nil
+		case !r.failed:
+			continue
+		case r.late: // not all of its tests were run
+		case r.crashed:
+			return nil
+		case len(r.running) > 0: // it was killed, or ended itself
+		case len(r.tops) > 0:
+			for i, test := range r.tops {
+				r.tops[i] = regexp.QuoteMeta(test)
+			}
+			pattern = "^(" + strings.Join(r.tops, "|") + ")$"
+		}
+		failures += max(1, len(r.tops))
+		lines = append(lines, name+"\t"+pattern+"\n")
+	}
+	if failures > most {
+		return nil
+	}
+	slices.Sort(lines)
+	return lines
 }
 
 // reason is the message by which a test was skipped.

@@ -15,7 +15,7 @@ controlplane() {
   build_controlplane() {
     cd "$src" && CGO_ENABLED=0 go build -ldflags "$LDFLAGS" -o "$dir/controlplane.new" ./controlplane
   }
-  step "building the control plane $KUBERNETES_VERSION (5 to 10 minutes on two cores, once)" build_controlplane
+  fetch "building the control plane $KUBERNETES_VERSION (5 to 10 minutes on two cores, once)" build_controlplane
   mv "$dir/controlplane.new" "$dir/controlplane"
   local name
   for name in kube-apiserver kube-controller-manager kube-scheduler kube-proxy upstream-kubelet; do

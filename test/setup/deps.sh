@@ -3,7 +3,7 @@
 # packages, containerd 2.4.2 and runc 1.4.3 (built from their Go modules), the
 # test images.
 #   deps.sh  all of that
-#   deps.sh [packages] [containerd] [runc] [images] [compiler]  some of it
+#   deps.sh [packages] [containerd] [runc] [images] [compiler] [crun]  some of it
 . "$(dirname "$0")/lib.sh"
 
 # program:package, so that only what is missing is asked for.
@@ -25,13 +25,16 @@ packages() {
 # compiler: the race detector needs a C compiler.
 compiler() { command -v gcc >/dev/null || install gcc libc6-dev; }
 
+# crun: the runtime that RUNTIME=crun runs the tests with.
+crun() { [ -x /usr/bin/crun ] || install crun; }
+
 install() {
   local missing=("$@")
   [ ${#missing[@]} = 0 ] && return
   need_root "installing ${missing[*]}"
   command -v apt-get >/dev/null || die "missing: ${missing[*]}; only Debian's apt-get is known here, install them yourself"
   export DEBIAN_FRONTEND=noninteractive
-  step "apt-get update" apt-get update -q
+  fetch "apt-get update" apt-get update -q
   # A package's own service must not start: tests run containerd and etcd in
   # namespaces of their own.
   local policy=/usr/sbin/policy-rc.d made=
@@ -41,7 +44,7 @@ install() {
     made=1
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
   fi
-  step "installing ${missing[*]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
+  fetch "installing ${missing[*]}" apt-get install -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends "${missing[@]}"
   if [ -n "$made" ]; then rm -f $policy; trap - EXIT; fi
 }
 
@@ -55,7 +58,7 @@ containerd2() {
     cd "$dir.tmp" && GOBIN=$dir.tmp/bin GOFLAGS= CGO_ENABLED=0 go install \
       github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}@v$CONTAINERD_VERSION
   }
-  step "building containerd $CONTAINERD_VERSION (about two minutes, once)" build_containerd
+  fetch "building containerd $CONTAINERD_VERSION (about two minutes, once)" build_containerd
   rm -rf "$dir"
   mv "$dir.tmp" "$dir"
 }
@@ -74,7 +77,7 @@ runc() {
   build_runc() {
     cd "$dir.tmp" && GOBIN=$dir.tmp/bin GOFLAGS= CGO_ENABLED=1 go install -tags seccomp github.com/opencontainers/runc@v$RUNC_VERSION
   }
-  step "building runc $RUNC_VERSION" build_runc
+  fetch "building runc $RUNC_VERSION" build_runc
   rm -rf "$dir"
   mv "$dir.tmp" "$dir"
 }
@@ -97,6 +100,7 @@ for part in ${*:-packages containerd runc images}; do
     containerd) with_lock containerd containerd2 ;;
     runc) with_lock packages runc ;;
     images) with_lock images images ;;
+    crun) with_lock packages crun ;;
     compiler) with_lock packages compiler ;;
     *) die "unknown part: $part" ;;
   esac

@@ -20,13 +20,47 @@ need_root() {
   [ "$(id -u)" = 0 ] || die "$1 needs root: it makes namespaces, mounts and cgroups, and installs packages"
 }
 
+# flaky PACKAGE PATTERN: name tests that failed first and then passed. FLAKY, if
+# set, is the file from which they come into the summary.
+flaky() {
+  local name="${1#kubelet/} ${2//[\^()\$]/}"
+  [ "$2" != . ] || name="${1#kubelet/} (as a whole)"
+  say "FLAKY (failed first, then passed): $name"
+  [ -z "${FLAKY:-}" ] || printf '%s\n' "$name" >>"$FLAKY"
+}
+
 # step TEXT CMD...: run a command that may take minutes. Its output goes to a
 # log; a line shows every ten seconds that it is alive, and on failure the end
 # of the log.
 step() {
-  local text=$1 log start=$SECONDS pid rc=0
+  local text=$1 log rc=0
   shift
   log=$(mktemp "$CACHE/step.XXXXXX.log")
+  try "$text" "$log" "$@" || rc=$?
+  [ $rc = 0 ] || die "$text (exit code $rc; log: $log)"
+  rm -f "$log"
+}
+
+# fetch TEXT CMD...: a step that goes over the network, which may fail for a
+# moment: three tries.
+fetch() {
+  local text=$1 log rc=0 i
+  shift
+  log=$(mktemp "$CACHE/step.XXXXXX.log")
+  for i in 1 2 3; do
+    [ $i = 1 ] || { say "trying again in 10 s"; sleep 10; }
+    rc=0
+    try "$text" "$log" "$@" || rc=$?
+    [ $rc != 0 ] || break
+  done
+  [ $rc = 0 ] || die "$text (exit code $rc, three times; log: $log). It needs Debian's mirror (/etc/apt) or the Go module proxy ($(go env GOPROXY 2>/dev/null)): can they be reached from here? Nothing is half made: run it again."
+  rm -f "$log"
+}
+
+# try TEXT LOG CMD...: one try of a step.
+try() {
+  local text=$1 log=$2 start=$SECONDS pid rc=0
+  shift 2
   say "$text"
   "$@" >"$log" 2>&1 &
   pid=$!
@@ -42,9 +76,9 @@ step() {
   wait "$pid" || rc=$?
   if [ $rc != 0 ]; then
     tail -n 40 "$log" >&2
-    die "$text (exit code $rc after $((SECONDS - start)) s; log: $log)"
+    say "$text: failed after $((SECONDS - start)) s"
+    return $rc
   fi
-  rm -f "$log"
   say "$text: done in $((SECONDS - start)) s"
 }
 

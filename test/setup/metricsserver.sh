@@ -14,7 +14,7 @@ metrics_server() {
     cd "$dir.tmp" && GOBIN=$dir.tmp GOFLAGS= CGO_ENABLED=0 go install -ldflags "-s -w" \
       "sigs.k8s.io/metrics-server/cmd/metrics-server@$METRICS_SERVER_VERSION"
   }
-  step "building metrics-server $METRICS_SERVER_VERSION (about five minutes, once)" build_metrics_server
+  fetch "building metrics-server $METRICS_SERVER_VERSION (about five minutes, once)" build_metrics_server
   rm -rf "$dir"
   mv "$dir.tmp" "$dir"
 }

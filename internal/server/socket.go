@@ -236,10 +236,24 @@ func (t *translation) input(ws *websocket.Conn) {
 		case channel == channelStdin && t.stdin != nil && len(data) > 0:
 			// A command that does not want it is no reason to end the session.
 			_, _ = t.stdin.Write(data)
-		case channel == channelResize && t.resize != nil && len(data) > 0:
-			_, _ = t.resize.Write(data)
+		case channel == channelResize && t.resize != nil:
+			if size, ok := terminalSize(data); ok {
+				_, _ = t.resize.Write(size)
+			}
 		}
 	}
+}
+
+// terminalSize is the size of a terminal in a message, as the runtime reads it;
+// ok false if there is none. A runtime stops to read its stream at the first
+// thing that is no size, and what is not read there holds up the others.
+func terminalSize(message []byte) (text []byte, ok bool) {
+	var size struct{ Width, Height uint16 }
+	if json.Unmarshal(message, &size) != nil {
+		return nil, false
+	}
+	text, err := json.Marshal(size)
+	return text, err == nil
 }
 
 // output hands on what the command writes and then its status.

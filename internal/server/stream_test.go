@@ -460,64 +460,92 @@ func BenchmarkExec(b *testing.B) {
 	}
 }
 
+// socketSession sends messages in an exec of cat in a terminal and reads what
+// comes until the end.
+func (n *node) socketSession(t *testing.T, messages ...[]byte) (output, status string) {
+	t.Helper()
+	address := strings.TrimPrefix(n.url, "https://")
+	config, err := websocket.NewConfig("wss://"+address+execMain+"?input=1&output=1&tty=1&command=cat", "https://"+address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Protocol, config.Header = []string{socketProtocol}, http.Header{"User": {"admin"}}
+	config.TlsConfig = &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
+	ws, err := config.DialContext(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.Close()
+	_ = ws.SetDeadline(time.Now().Add(time.Minute)) // or it hangs
+	for _, message := range messages {
+		if err := websocket.Message.Send(ws, message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for {
+		var message []byte
+		if err := websocket.Message.Receive(ws, &message); err != nil {
+			return output, status
+		}
+		switch {
+		case len(message) == 0:
+			t.Error("an empty message")
+		case message[0] == channelStdout:
+			output += string(message[1:])
+		case message[0] == channelStatus:
+			status += string(message[1:])
+		default:
+			t.Errorf("a message on channel %d", message[0])
+		}
+	}
+}
+
+func catInTerminal(_ context.Context, _ []string, in io.Reader, out, _ io.WriteCloser, resize <-chan remotecommandserver.TerminalSize) error {
+	go func() {
+		for range resize {
+		}
+	}()
+	_, err := io.Copy(out, in)
+	return err
+}
+
+// TestSizeThatIsNone: a runtime stops to read sizes at the first that is none.
+// The session goes on.
+func TestSizeThatIsNone(t *testing.T) {
+	n := newNode(t)
+	n.runtime.commands["cat"] = catInTerminal
+	messages := [][]byte{[]byte("\x04no size")}
+	for range 100 {
+		messages = append(messages, []byte("\x04{\"Width\":80,\"Height\":24}"))
+	}
+	output, status := n.socketSession(t, append(messages, []byte("\x00hello"), []byte{channelClose, channelStdin})...)
+	if output != "hello" || !strings.Contains(status, `"Success"`) {
+		t.Errorf("%q, %s", output, status)
+	}
+}
+
 // FuzzSocketMessages sends any messages in an exec: the session ends, and what
 // the command reads is what was sent for it.
 func FuzzSocketMessages(f *testing.F) {
 	n := newNode(f)
-	n.runtime.commands["cat"] = func(_ context.Context, _ []string, in io.Reader, out, _ io.WriteCloser, resize <-chan remotecommandserver.TerminalSize) error {
-		go func() {
-			for range resize {
-			}
-		}()
-		_, err := io.Copy(out, in)
-		return err
-	}
-	address := strings.TrimPrefix(n.url, "https://")
+	n.runtime.commands["cat"] = catInTerminal
 	f.Add([]byte("\x00hello"), []byte{channelClose, channelStdin}, []byte("\x00late"))
 	f.Add([]byte("\x04{\"Width\":80,\"Height\":25}"), []byte{}, []byte("\x04}{"))
 	f.Add([]byte("\x01not ours"), []byte{channelClose}, []byte{channelClose, 7})
 	f.Add([]byte{0}, []byte{channelClose, channelStdin, 0}, []byte("\xfe\x00"))
+	f.Add([]byte("\x04no size"), []byte("\x04{\"Width\":-1}"), []byte("\x04{}{}"))
 	f.Fuzz(func(t *testing.T, a, b, c []byte) {
-		config, err := websocket.NewConfig("wss://"+address+execMain+"?input=1&output=1&tty=1&command=cat", "https://"+address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		config.Protocol, config.Header = []string{socketProtocol}, http.Header{"User": {"admin"}}
-		config.TlsConfig = &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
-		ws, err := config.DialContext(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ws.Close()
 		want, closed := "", false
-		for _, message := range [][]byte{a, b, c, {channelClose, channelStdin}} {
+		messages := [][]byte{a, b, c, {channelClose, channelStdin}}
+		for _, message := range messages {
 			if len(message) > 1 && message[0] == channelStdin && !closed {
 				want += string(message[1:])
 			}
 			closed = closed || string(message) == string([]byte{channelClose, channelStdin})
-			if err := websocket.Message.Send(ws, message); err != nil {
-				t.Fatal(err)
-			}
 		}
-		got, status := "", ""
-		for {
-			var message []byte
-			if err := websocket.Message.Receive(ws, &message); err != nil {
-				break
-			}
-			switch {
-			case len(message) == 0:
-				t.Error("an empty message")
-			case message[0] == channelStdout:
-				got += string(message[1:])
-			case message[0] == channelStatus:
-				status += string(message[1:])
-			default:
-				t.Errorf("a message on channel %d", message[0])
-			}
-		}
+		got, status := n.socketSession(t, messages...)
 		if got != want || !strings.Contains(status, `"Success"`) {
-			t.Errorf("%q %q %q: the command read %q, want %q; status %s", a, b, c, got, want, status)
+			t.Errorf("%q: the command read %q, want %q; status %s", messages, got, want, status)
 		}
 	})
 }

@@ -8,9 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"kubelet/test/harness"
 )
@@ -287,6 +290,60 @@ func TestLifecycleOverKubeletRestart(t *testing.T) {
 	allow(t, "kept-hook-go")
 	status(t, "kept-hook", "Ready", harness.Ready)
 	startedOnce(t, "kept-hook")
+}
+
+// All containers are restarted once, and in order, if nobody was there when
+// the one that causes it ended, or if the kubelet is killed in the middle.
+func TestRestartAllContainersOverKubeletRestart(t *testing.T) {
+	const alone, middle = "restart-all-alone", "restart-all-middle"
+	for _, name := range []string{alone, middle} {
+		put(t, "restart-all.yaml", name)
+	}
+	for _, name := range []string{alone, middle} {
+		status(t, name, "Ready", harness.Ready)
+		recorded(t, name, "start setup", "start sidecar", "start source", "start regular")
+	}
+	allow(t, middle+"-go")
+	recorded(t, middle, "end source")
+	restart(t, kubelet.Kill, func() {
+		allow(t, alone+"-go")
+		recorded(t, alone, "end source")
+	})
+	for _, name := range []string{alone, middle} {
+		pod := status(t, name, "restarted as a whole", func(p *v1.Pod) bool {
+			return container(p, "source").RestartCount == 1 && harness.Ready(p)
+		})
+		until(t, "all to record their second start", func(context.Context) error {
+			if n := starts(name); n < 8 {
+				return fmt.Errorf("%d starts: %q", n, record(name))
+			}
+			return nil
+		})
+		inOrder(t, name, "end source", "term regular", "start setup", "start sidecar", "start source", "start regular")
+		for _, c := range []string{"setup", "sidecar", "source", "regular"} {
+			if n := container(pod, c).RestartCount; n != 1 || starts(name) != 8 {
+				t.Errorf("%s: %s was restarted %d times: %q", name, c, n, record(name))
+			}
+		}
+	}
+}
+
+// The longest back-off is the configuration's.
+func TestLongestBackOff(t *testing.T) {
+	other := node.NewKubelet(harness.KubeletOptions{Configure: func(c *kubeletconfig.KubeletConfiguration) {
+		configure(c)
+		c.CrashLoopBackOff.MaxContainerRestartPeriod = &metav1.Duration{Duration: time.Second}
+	}})
+	kubelet.Kill()
+	if err := other.StartAndWait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { restart(t, other.Kill, func() {}) })
+	one(t, "soon-again", "Always", quote("exit 1"))
+	status(t, "soon-again", "restarted again and again", func(p *v1.Pod) bool {
+		s := container(p, "main")
+		return s.RestartCount >= 4 && s.State.Waiting != nil && strings.Contains(s.State.Waiting.Message, "back-off 1s")
+	})
 }
 
 // A lost sandbox starts the pod over, in order.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -284,6 +285,19 @@ func TestProbesUnderLoad(t *testing.T) {
 		defer func() {
 			_ = b.Process.Kill()
 			_ = b.Wait()
+		}()
+	}
+	// Pods that come meanwhile have a hook, and a minute to start.
+	for i := range 4 {
+		name := "under-load-" + strconv.Itoa(i)
+		probed(t, name, `startupProbe: {periodSeconds: 1, failureThreshold: 60, timeoutSeconds: 1, `+asking[kinds[i]]+`}`,
+			`livenessProbe: {periodSeconds: 1, failureThreshold: 2, timeoutSeconds: 1, `+asking["exec"]+`}`,
+			`lifecycle: {postStart: {exec: {command: [/health, tell, /records/`+name+`, poststart]}}}`)
+		defer func() {
+			pod := status(t, name, "ready", harness.Ready)
+			if c := main(pod); c.RestartCount != 0 || !slices.Equal(record(name), []string{"poststart"}) {
+				t.Errorf("%s: %d restarts, its hook wrote %q", name, c.RestartCount, record(name))
+			}
 		}()
 	}
 	end := time.Now().Add(load)

@@ -81,10 +81,27 @@ func Write(path string, version uint32, payload []byte) error {
 	return nil
 }
 
+// WriteForeign replaces the file at path by one with just this content, in the
+// way of Write. It is for files whose format is another program's.
+func WriteForeign(path string, content []byte) error {
+	if err := replace(path, content); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// ReadForeign returns the content of a file whose format is another program's.
+// The error is fs.ErrNotExist if there is none.
+func ReadForeign(path string) ([]byte, error) { return readFile(path) }
+
 func write(path string, version uint32, payload []byte) error {
 	if len(payload) > MaxSize {
 		return fmt.Errorf("payload of %d bytes is larger than %d", len(payload), MaxSize)
 	}
+	return replace(path, encode(version, payload))
+}
+
+func replace(path string, content []byte) error {
 	temp := tempName(path)
 	// What a killed writer left is in the way of O_EXCL, which in turn never
 	// follows a link that somebody put there.
@@ -95,7 +112,7 @@ func write(path string, version uint32, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(encode(version, payload))
+	_, err = f.Write(content)
 	if err == nil {
 		err = f.Sync()
 	}

@@ -1,0 +1,262 @@
+// Package allocation owns the table of the resources that are allocated to the
+// pods of this node (KEP-1287). A pod is run with them, whatever its spec asks
+// for by now: the spec of a pod that runs can ask for more than the node has.
+//
+// It reads the file of an earlier run, of the upstream kubelet as well, and
+// writes it in the same format (file.go). admission decides what is allocated;
+// the pod's worker enters it.
+package allocation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"kubelet/internal/podspec"
+	"kubelet/internal/volume/bounded"
+)
+
+// pause is how long after a write the next one comes, for what nobody waits
+// for.
+const pause = time.Second
+
+// Resources are what is allocated to one pod. The names in JSON are those of
+// the upstream kubelet's file.
+type Resources struct {
+	// Containers by name, init containers included.
+	Containers map[string]v1.ResourceRequirements `json:"ContainerResources"`
+	// Pod are its own resources, if it has any.
+	Pod *v1.ResourceRequirements `json:"PodLevelResources"`
+}
+
+// entry is a pod in the table. spec and applied are the last pair that Apply
+// was asked for.
+type entry struct {
+	Resources
+	spec, applied *v1.Pod
+}
+
+// Config of a Table.
+type Config struct {
+	// Dir is the kubelet's root directory.
+	Dir string
+	// Synced is closed when all sources have reported; what is allocated to
+	// pods that Exists does not know then is forgotten.
+	Synced <-chan struct{}
+	Exists func(types.UID) bool
+}
+
+// Table is the table. Its methods may be called from any goroutine.
+type Table struct {
+	config Config
+	path   string
+	calls  bounded.Calls
+	wake   chan struct{}
+
+	mu   sync.Mutex
+	pods map[types.UID]*entry
+	// proposed are written down, but not yet known to be.
+	proposed map[types.UID]Resources
+}
+
+// New reads what an earlier run has left. A file that cannot be used is an
+// error beside a table that is empty: what is allocated to the pods that run
+// is then what their specs ask for.
+func New(config Config) (*Table, error) {
+	t := &Table{
+		config: config, path: filepath.Join(config.Dir, fileName), wake: make(chan struct{}, 1),
+		pods: map[types.UID]*entry{}, proposed: map[types.UID]Resources{},
+	}
+	entries, err := read(t.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	for uid, r := range entries {
+		t.pods[uid] = &entry{Resources: r}
+	}
+	return t, err
+}
+
+// of are the resources that a pod asks for.
+func of(pod *v1.Pod) Resources {
+	r := Resources{Containers: map[string]v1.ResourceRequirements{}, Pod: pod.Spec.Resources.DeepCopy()}
+	podspec.EachContainer(pod, func(c *v1.Container, kind podspec.Kind) bool {
+		if kind != podspec.Ephemeral {
+			r.Containers[c.Name] = *c.Resources.DeepCopy()
+		}
+		return true
+	})
+	return r
+}
+
+// Accept enters a pod with what its spec asks for, unless it is in the table.
+func (t *Table) Accept(pod *v1.Pod) {
+	t.mu.Lock()
+	_, known := t.pods[pod.UID]
+	if !known {
+		t.pods[pod.UID] = &entry{Resources: of(pod)}
+	}
+	t.mu.Unlock()
+	if !known {
+		t.signal()
+	}
+}
+
+// Allocate gives a pod what its spec asks for. It is in the file when Allocate
+// returns nil, and in the table only then. After an error either may stand in
+// the file. Idempotent.
+func (t *Table) Allocate(ctx context.Context, pod *v1.Pod) error {
+	r := of(pod)
+	t.mu.Lock()
+	t.proposed[pod.UID] = r
+	t.mu.Unlock()
+	err := t.save(ctx)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.proposed, pod.UID)
+	if err != nil {
+		t.signal() // to take it back
+		return fmt.Errorf("allocate resources: %w", err)
+	}
+	t.pods[pod.UID] = &entry{Resources: r}
+	return nil
+}
+
+// Apply returns the pod with its allocated resources: the same pod if they are
+// those of its spec, or if it is not in the table. Asked again for the same
+// version of a pod it returns the same.
+func (t *Table) Apply(pod *v1.Pod) *v1.Pod {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.pods[pod.UID]
+	if e == nil {
+		return pod
+	}
+	if e.spec != pod {
+		e.spec, e.applied = pod, e.apply(pod)
+	}
+	return e.applied
+}
+
+func (r *Resources) apply(pod *v1.Pod) *v1.Pod {
+	asks := of(pod)
+	kept := Resources{Containers: maps.Clone(asks.Containers), Pod: r.Pod}
+	for name := range asks.Containers {
+		if has, ok := r.Containers[name]; ok {
+			kept.Containers[name] = has
+		}
+	}
+	if equality.Semantic.DeepEqual(asks, kept) {
+		return pod
+	}
+	pod = pod.DeepCopy()
+	pod.Spec.Resources = kept.Pod.DeepCopy()
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			has := kept.Containers[list[i].Name]
+			list[i].Resources = *has.DeepCopy()
+		}
+	}
+	return pod
+}
+
+// Forget drops a pod that has left the node.
+func (t *Table) Forget(uid types.UID) {
+	t.mu.Lock()
+	_, known := t.pods[uid]
+	delete(t.pods, uid)
+	t.mu.Unlock()
+	if known {
+		t.signal()
+	}
+}
+
+func (t *Table) signal() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run writes what nobody waits for until ctx ends, once more then.
+func (t *Table) Run(ctx context.Context) error {
+	synced := t.config.Synced
+	last := false
+	for {
+		select {
+		case <-synced:
+			synced = nil
+			t.prune()
+			continue
+		case <-t.wake:
+		case <-ctx.Done():
+			last = true
+			select {
+			case <-t.wake:
+			default:
+				return nil
+			}
+		}
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*pause)
+		if err := t.save(bound); err != nil {
+			klog.FromContext(ctx).Error(err, "Allocated resources cannot be written down, trying again")
+			t.signal()
+		}
+		cancel()
+		if last {
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// prune forgets pods that have gone while no kubelet ran.
+func (t *Table) prune() {
+	t.mu.Lock()
+	before := len(t.pods)
+	maps.DeleteFunc(t.pods, func(uid types.UID, _ *entry) bool { return !t.config.Exists(uid) })
+	gone := before - len(t.pods)
+	t.mu.Unlock()
+	if gone > 0 {
+		t.signal()
+	}
+}
+
+// save writes the table with what is proposed. A write that was begun before
+// does not count.
+func (t *Table) save(ctx context.Context) error {
+	for {
+		ours := false
+		err := t.calls.Do(ctx, t.path, "write of "+t.path, func() error {
+			ours = true
+			return write(t.path, t.snapshot())
+		})
+		if err != nil || ours {
+			return err
+		}
+	}
+}
+
+func (t *Table) snapshot() map[types.UID]Resources {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make(map[types.UID]Resources, len(t.pods)+len(t.proposed))
+	for uid, e := range t.pods {
+		all[uid] = e.Resources
+	}
+	maps.Copy(all, t.proposed)
+	return all
+}

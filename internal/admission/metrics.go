@@ -25,6 +25,20 @@ func newAccepted() *prometheus.CounterVec {
 	}, []string{"config_mode", "qos_class"})
 }
 
+func newInfeasible() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kubelet_pod_infeasible_resizes_total",
+		Help: "Changes of resources that pods asked for and that this node cannot make, by reason.",
+	}, []string{"reason_detail"})
+}
+
+func newDeferredGranted() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kubelet_pod_deferred_accepted_resizes_total",
+		Help: "Changes of pods' resources that waited for room and were made, by what led to it.",
+	}, []string{"retry_trigger"})
+}
+
 // resourceLabels are config_mode and qos_class of a pod.
 func resourceLabels(pod *v1.Pod) (mode, class string) {
 	containers := false

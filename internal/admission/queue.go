@@ -33,6 +33,8 @@ type Config struct {
 	// waits meanwhile, has room. It is called on the queue's goroutine and must
 	// not block. Without it a critical pod that does not fit is rejected.
 	Preempt func(Preemption)
+	// Resizes are the rules for pods that run and ask for other resources.
+	Resizes ResizeRules
 	// Ready, if not nil, is closed when every source of pods has reported
 	// once. Until then only static pods and those already accepted are
 	// answered, so that the order of the sources does not decide who fits.
@@ -71,12 +73,17 @@ type Queue struct {
 	rejections *prometheus.CounterVec
 	admissions *prometheus.CounterVec
 	preempted  *prometheus.CounterVec
-	wake       chan struct{}
+	// Of resizes.
+	infeasible, deferredGranted *prometheus.CounterVec
+	wake                        chan struct{}
 
 	mu       sync.Mutex
 	ready    bool
 	pending  map[types.UID]*petition
 	accepted []Holding // by UID
+	// resizes that wait, and why they are to be judged, if they are.
+	resizes map[types.UID]*resize
+	trigger string
 }
 
 type petition struct {
@@ -98,12 +105,14 @@ func New(config Config) (*Queue, error) {
 		rejections: newRejections(),
 		admissions: newAccepted(),
 		preempted:  newPreemptions(),
-		wake:       make(chan struct{}, 1),
-		ready:      config.Ready == nil,
-		pending:    map[types.UID]*petition{},
+		infeasible: newInfeasible(), deferredGranted: newDeferredGranted(),
+		resizes: map[types.UID]*resize{},
+		wake:    make(chan struct{}, 1),
+		ready:   config.Ready == nil,
+		pending: map[types.UID]*petition{},
 	}
 	if config.Registerer != nil {
-		for _, c := range []prometheus.Collector{q.rejections, q.admissions, q.preempted} {
+		for _, c := range []prometheus.Collector{q.rejections, q.admissions, q.preempted, q.infeasible, q.deferredGranted} {
 			if err := config.Registerer.Register(c); err != nil {
 				return nil, err
 			}
@@ -130,8 +139,7 @@ func (q *Queue) SubmitAll(requests []Request) {
 
 // Update gives the newest version of a pod. One that waits is judged again;
 // an accepted one is not, but is known to be leaving once it is being
-// deleted. (What it holds stays as accepted: resizing a running pod is a
-// question of its own.)
+// deleted. What it holds stays as accepted, until Resize.
 func (q *Queue) Update(pod *v1.Pod) {
 	q.mu.Lock()
 	if p, ok := q.pending[pod.UID]; ok {
@@ -151,6 +159,7 @@ func (q *Queue) Leaving(uid types.UID) {
 	if i, ok := q.find(uid); ok {
 		q.accepted[i].Standing = Leaving
 	}
+	delete(q.resizes, uid)
 	q.mu.Unlock()
 }
 
@@ -162,17 +171,20 @@ func (q *Queue) Forget(uid types.UID) {
 	if i, ok := q.find(uid); ok {
 		q.accepted = slices.Delete(q.accepted, i, i+1)
 	}
+	delete(q.resizes, uid)
+	q.trigger = cmp.Or(q.trigger, triggerPodRemoved)
 	q.mu.Unlock()
 	q.Recheck()
 }
 
-// Recheck judges all waiting pods again. Call it when the node object
+// Recheck judges all waiting pods and resizes again. Call it when the node object
 // changed; the queue does so itself when a pod is forgotten.
 func (q *Queue) Recheck() {
 	q.mu.Lock()
 	for _, p := range q.pending {
 		p.dirty = true
 	}
+	q.trigger = cmp.Or(q.trigger, triggerPeriodic)
 	q.mu.Unlock()
 	q.signal()
 }
@@ -202,7 +214,11 @@ func (q *Queue) Run(ctx context.Context) error {
 	ready := q.config.Ready
 	fresh := make(chan *v1.Node, 1)
 	asking := false
+	var retry <-chan time.Time
 	for {
+		if retry == nil && q.anyResize() {
+			retry = time.After(resizeRetry)
+		}
 		if !asking && q.wantsFresh() {
 			asking = true
 			go func() { fresh <- q.refresh(ctx) }()
@@ -225,6 +241,9 @@ func (q *Queue) Run(ctx context.Context) error {
 			q.pass(ctx, node)
 		case <-q.wake:
 			q.pass(ctx, nil)
+		case <-retry:
+			retry = nil
+			q.Recheck()
 		}
 	}
 }
@@ -302,6 +321,7 @@ func (q *Queue) pass(ctx context.Context, fresh *v1.Node) {
 			p.Answer(verdict)
 		}
 	}
+	q.judgeResizes(node, klog.FromContext(ctx))
 }
 
 // order lists the pods that may be judged now.
@@ -322,28 +342,24 @@ func (q *Queue) order() []types.UID {
 	return uids
 }
 
+// first orders what has a quality before what has not.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
 func inOrder(a, b *petition) int {
-	first := func(a, b bool) int {
-		switch {
-		case a == b:
-			return 0
-		case a:
-			return -1
-		}
-		return 1
-	}
-	priority := func(pod *v1.Pod) int32 {
-		if pod.Spec.Priority == nil {
-			return 0
-		}
-		return *pod.Spec.Priority
-	}
 	return cmp.Or(
 		first(a.Accepted, b.Accepted),
 		first(a.Running, b.Running),
 		a.Pod.CreationTimestamp.Compare(b.Pod.CreationTimestamp.Time),
 		first(podspec.IsStatic(a.Pod), podspec.IsStatic(b.Pod)),
-		cmp.Compare(priority(b.Pod), priority(a.Pod)),
+		cmp.Compare(priorityOf(b.Pod), priorityOf(a.Pod)),
 		cmp.Compare(a.Pod.Namespace, b.Pod.Namespace),
 		cmp.Compare(a.Pod.Name, b.Pod.Name),
 		cmp.Compare(a.Pod.UID, b.Pod.UID),

@@ -40,6 +40,7 @@ import (
 	"kubelet/internal/podspec"
 	"kubelet/internal/preflight"
 	"kubelet/internal/probe"
+	"kubelet/internal/resources/allocation"
 	"kubelet/internal/security/podsecurity"
 	"kubelet/internal/security/userns"
 	"kubelet/internal/server/podsapi"
@@ -82,6 +83,7 @@ type Agent struct {
 	probed   *prometheus.Registry // served apart from the others
 	security *podsecurity.File    // nil without a pod security policy
 	queue    *admission.Queue
+	alloc    *allocation.Table
 	writer   *status.Writer
 	mirror   *status.Mirrors // nil without an API server
 	recorder *status.Recorder
@@ -236,25 +238,27 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.newAllocations(ctx)
 	starts := lifecycle.NewMetrics()
 	journal := lifecycle.NewJournal(func(uid types.UID) string { return filepath.Join(cfg.Flags.RootDir, "pods", string(uid)) })
 	poolConfig := worker.Config{
 		Desired: forgetting{a.desired, a}, Observed: a.observed, Admission: a.queue, Volumes: a.volumes,
-		Statuses: a.writer, Events: a.recorder, Explain: a.explain, Probes: a.prober,
+		Statuses: a.writer, Events: a.recorder, Explain: a.explain, Probes: a.prober, Allocations: a.alloc,
 		Steps: &lifecycle.Steps{
 			Runtime: a.runtime, Refresher: a.pleg, Volumes: a.volumes, Images: images, Cgroups: a.cgroups,
-			Configs: a.configs, Logs: a.logs, Journal: journal, Hooks: hooks, Statuses: a.writer, Events: a.recorder, Metrics: starts,
+			Configs: a.configs, Logs: a.logs, Journal: journal, Allocations: a.alloc, Hooks: hooks, Statuses: a.writer, Events: a.recorder, Metrics: starts,
 			Gate: newGate(), IsUnknown: cri.IsUnknown, NextRefresh: a.volumes.NextRefresh, PodIPs: a.podIPs,
 		},
-		Leftovers:   a.leftovers,
-		Known:       func(uid types.UID) bool { return known[uid] },
-		HostIPs:     a.node.HostIPs,
-		RuntimeName: a.runtimeName(ctx),
-		Crash:       crashPolicy(cfg),
-		Budget:      lifecycle.NewBudget(cfg.Flags.RestartBudget),
-		StopSignals: cfg.Gates.Enabled("ContainerStopSignals"),
-		Remembered:  a.remembered(ctx, journal, known),
-		Tracer:      a.tracing.Tracer(),
+		Leftovers:    a.leftovers,
+		Known:        func(uid types.UID) bool { return known[uid] },
+		HostIPs:      a.node.HostIPs,
+		RuntimeName:  a.runtimeName(ctx),
+		Crash:        crashPolicy(cfg),
+		Budget:       lifecycle.NewBudget(cfg.Flags.RestartBudget),
+		PodResources: cfg.Gates.Enabled("InPlacePodLevelResourcesVerticalScaling"),
+		StopSignals:  cfg.Gates.Enabled("ContainerStopSignals"),
+		Remembered:   a.remembered(ctx, journal, known),
+		Tracer:       a.tracing.Tracer(),
 	}
 	if a.mirror != nil {
 		poolConfig.Mirrors = a.mirror
@@ -302,6 +306,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		{"workers", a.pool.Run},
 		{"qos cgroups", a.keepQoS},
 		{"log rotation", a.rotator.Run},
+		{"allocations", a.alloc.Run},
 	}
 	if a.api != nil {
 		parts = append(parts, part{"objects", a.objects.Run}, part{"services", a.services.Run},

@@ -26,6 +26,7 @@ import (
 	"kubelet/internal/pleg"
 	"kubelet/internal/podspec"
 	"kubelet/internal/probe"
+	"kubelet/internal/resources/allocation"
 	"kubelet/internal/server"
 	"kubelet/internal/source"
 	"kubelet/internal/standalone"
@@ -210,6 +211,22 @@ func (a *Agent) remembered(ctx context.Context, journal *lifecycle.Journal, know
 	return func(uid types.UID) map[string]lifecycle.Life { return all[uid] }
 }
 
+// newAllocations makes the table of allocated resources from what an earlier
+// run has left. Without it pods are run with what their specs ask for by now.
+func (a *Agent) newAllocations(ctx context.Context) {
+	table, err := allocation.New(allocation.Config{
+		Dir: a.cfg.Flags.RootDir, Synced: a.desired.SyncedC(),
+		Exists: func(uid types.UID) bool {
+			_, wanted := a.desired.Get(uid)
+			return wanted || !a.observed.Get(uid).Empty()
+		},
+	})
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "What was allocated to pods is not known, their specs count")
+	}
+	a.alloc = table
+}
+
 // leftovers are pods of which something is on disk or in the cgroup tree. Logs
 // of pods on another kubelet's watch do not count: each has its own podLogsDir.
 func (a *Agent) leftovers(ctx context.Context) []types.UID {
@@ -246,7 +263,7 @@ func (a *Agent) keepQoS(ctx context.Context) error {
 		var pods []*v1.Pod
 		for _, d := range a.desired.List() {
 			if s, ok := a.writer.Get(d.Pod.UID); ok && !podspec.IsTerminalPhase(s.Phase) {
-				pods = append(pods, d.Pod)
+				pods = append(pods, a.alloc.Apply(d.Pod))
 			}
 		}
 		if err := a.cgroups.UpdateQoS(ctx, pods); err != nil && ctx.Err() == nil {
@@ -343,7 +360,7 @@ func (a *Agent) admissionConfig() (admission.Config, error) {
 	if err != nil {
 		return admission.Config{}, err
 	}
-	c := admission.Config{Checks: checks, Node: a.node.Known, Ready: a.desired.SyncedC(), Preempt: a.preempt, Registerer: a.registry}
+	c := admission.Config{Checks: checks, Node: a.node.Known, Ready: a.desired.SyncedC(), Preempt: a.preempt, Registerer: a.registry, Resizes: a.resizeRules()}
 	if a.api != nil {
 		c.RefreshNode = a.node.Refresh
 	}
@@ -363,6 +380,17 @@ func (a *Agent) preempt(p admission.Preemption) {
 		DisruptionReason:  v1.PodReasonTerminationByKubelet,
 		DisruptionMessage: "Pod was preempted by Kubelet to accommodate a critical pod.",
 	}, podspec.Grace(victim.Pod))
+}
+
+// resizeRules are what pods that run cannot ask for here.
+func (a *Agent) resizeRules() admission.ResizeRules {
+	k := &a.cfg.Kubelet
+	return admission.ResizeRules{
+		OwnResources: a.cfg.Gates.Enabled("InPlacePodLevelResourcesVerticalScaling"),
+		Swap:         k.MemorySwap.SwapBehavior == "LimitedSwap",
+		StaticCPU:    k.CPUManagerPolicy == "static" && !a.cfg.Gates.Enabled("InPlacePodVerticalScalingExclusiveCPUs"),
+		StaticMemory: k.MemoryManagerPolicy == "Static" && !a.cfg.Gates.Enabled("InPlacePodVerticalScalingExclusiveMemory"),
+	}
 }
 
 func kernelVersion() string {

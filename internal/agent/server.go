@@ -18,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
+	"kubelet/internal/config"
 	"kubelet/internal/logs"
 	"kubelet/internal/server"
 	"kubelet/internal/server/authn"
@@ -188,7 +189,7 @@ func (a *Agent) servingCertificate() (func(*tls.ClientHelloInfo) (*tls.Certifica
 // allocatedPods are the pods that were accepted.
 func (a *Agent) allocatedPods() (pods []*v1.Pod) {
 	for _, d := range a.desired.List() {
-		pods = append(pods, d.Pod)
+		pods = append(pods, a.alloc.Apply(d.Pod))
 	}
 	return pods
 }
@@ -201,6 +202,11 @@ func (a *Agent) declaredFeatures() (names []string) {
 	}
 	if deref(a.cfg.Kubelet.EnableServer, true) && a.cfg.Gates.Enabled("ExtendWebSocketsToKubelet") {
 		names = append(names, "ExtendWebSocketsToKubelet")
+	}
+	for _, gate := range []config.Gate{"InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers"} {
+		if a.cfg.Gates.Enabled(gate) {
+			names = append(names, string(gate))
+		}
 	}
 	if a.cfg.Gates.Enabled("RestartAllContainersOnContainerExits") {
 		names = append(names, "RestartAllContainersOnContainerExits")

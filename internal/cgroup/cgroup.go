@@ -202,17 +202,19 @@ func (t *Tree) applyNode(ctx context.Context) {
 //
 // A limit on memory or processes that cannot be written is an error; a
 // refused CPU or huge page value is a warning, as a parent outside of the
-// kubelet's reach may be narrower.
-func (t *Tree) EnsurePod(ctx context.Context, pod *v1.Pod) (string, error) {
+// kubelet's reach may be narrower. A pod that runs may have been on its way to
+// lower limits: a memory limit is not set below what is used. held says that
+// the cgroup may allow more than the pod does, so that ResizePod has to follow.
+func (t *Tree) EnsurePod(ctx context.Context, pod *v1.Pod) (parent string, held bool, err error) {
 	if !t.config.PerQOS {
-		return "", nil
+		return "", false, nil
 	}
 	if err := checkUID(pod.UID); err != nil {
-		return "", err
+		return "", false, err
 	}
 	n := t.level(podspec.QoS(pod)).pod(pod.UID)
-	parent := n.path(t.config.Driver)
-	err := t.one.do(ctx, string(pod.UID), func() error {
+	parent = n.path(t.config.Driver)
+	err = t.one.do(ctx, string(pod.UID), func() error {
 		if !t.started() {
 			return errNotStarted
 		}
@@ -222,10 +224,12 @@ func (t *Tree) EnsurePod(ctx context.Context, pod *v1.Pod) (string, error) {
 		if _, err := t.create(n); err != nil {
 			return err
 		}
-		err := t.set(n, podLimits(pod, t.config))
+		limits := podLimits(pod, t.config)
+		held = t.hold(n, &limits, false) != nil
+		err := t.set(n, limits)
 		if e := (*refused)(nil); errors.As(err, &e) && !e.essential() {
 			klog.FromContext(ctx).Error(err, "Some limits of the pod's cgroup were refused", "pod", klog.KObj(pod), "podUID", pod.UID)
-			err = nil
+			err, held = nil, true
 		}
 		if err == nil {
 			t.noteApplied(pod.UID, parent)
@@ -233,9 +237,9 @@ func (t *Tree) EnsurePod(ctx context.Context, pod *v1.Pod) (string, error) {
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("ensure cgroup %s: %w", parent, err)
+		return "", false, fmt.Errorf("ensure cgroup %s: %w", parent, err)
 	}
-	return parent, nil
+	return parent, held, nil
 }
 
 // RemovePod kills whatever still runs in the pod's cgroup and removes it with

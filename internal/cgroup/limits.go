@@ -59,6 +59,16 @@ func quotaOf(milliCPU, period int64) int64 {
 	return max(milliCPU*period/1000, minQuota)
 }
 
+// quota is the CPU time allowed per period for limited milli-CPUs, 0 for no
+// limit.
+func (c Config) quota(milliCPU int64) (quota int64, period uint64) {
+	period = uint64(c.CPUCFSQuotaPeriod.Microseconds())
+	if milliCPU == 0 || !c.CPUCFSQuota {
+		return -1, period
+	}
+	return quotaOf(milliCPU, int64(period)), period
+}
+
 // nodeLimits are those of the kubepods level. The v2 memory protections are
 // reset because a kubelet that ran here before may have left some.
 func nodeLimits(allocatable v1.ResourceList, enforce bool) Limits {
@@ -107,52 +117,20 @@ func qosLimits(class v1.PodQOSClass) Limits {
 // pages as requested and none of any other size.
 func podLimits(pod *v1.Pod, config Config) Limits {
 	options := resourcehelper.PodResourcesOptions{SkipPodLevelResources: config.IgnorePodLevelResources}
-	requests := resourcehelper.PodRequests(pod, options)
-	limits := resourcehelper.PodLimits(pod, options)
-	all := limitedBy(pod, config.IgnorePodLevelResources)
-
-	l := Limits{CPUShares: minShares, Hugepages: hugepages(requests)}
+	l := Limits{CPUShares: minShares, Hugepages: hugepages(resourcehelper.PodRequests(pod, options))}
 	if config.PodPidsLimit > 0 {
 		l.Pids = config.PodPidsLimit
 	}
 	if podspec.QoS(pod) == v1.PodQOSBestEffort {
 		return l
 	}
-	l.CPUShares = sharesOf(requests.Cpu().MilliValue())
-	if all[v1.ResourceCPU] {
-		period := config.CPUCFSQuotaPeriod.Microseconds()
-		l.CPUPeriod = uint64(period)
-		l.CPUQuota = -1
-		if config.CPUCFSQuota {
-			l.CPUQuota = quotaOf(limits.Cpu().MilliValue(), period)
-		}
+	amounts := podspec.PodAmounts(pod, config.IgnorePodLevelResources)
+	l.CPUShares = sharesOf(amounts.CPURequest)
+	if amounts.CPULimit > 0 {
+		l.CPUQuota, l.CPUPeriod = config.quota(amounts.CPULimit)
 	}
-	if all[v1.ResourceMemory] {
-		l.Memory = limits.Memory().Value()
-	}
+	l.Memory = amounts.MemoryLimit
 	return l
-}
-
-// limitedBy says for cpu and memory whether the whole pod is limited: by
-// itself or because each container is.
-func limitedBy(pod *v1.Pod, ignorePodLevel bool) map[v1.ResourceName]bool {
-	all := map[v1.ResourceName]bool{}
-	for _, r := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
-		each := true
-		podspec.EachContainer(pod, func(c *v1.Container, kind podspec.Kind) bool {
-			if limit := c.Resources.Limits[r]; kind != podspec.Ephemeral && limit.IsZero() {
-				each = false
-			}
-			return each
-		})
-		if !ignorePodLevel && pod.Spec.Resources != nil {
-			if limit := pod.Spec.Resources.Limits[r]; !limit.IsZero() {
-				each = true
-			}
-		}
-		all[r] = each
-	}
-	return all
 }
 
 // hugepages picks the hugepages-<size> resources, by the kernel's name of the

@@ -193,7 +193,7 @@ func TestTreeOnThisMachine(t *testing.T) {
 	}
 	for round := range 2 { // the second changes nothing
 		for _, pod := range pods {
-			parent, err := tree.EnsurePod(ctx, pod)
+			parent, _, err := tree.EnsurePod(ctx, pod)
 			if err != nil {
 				t.Fatalf("round %d: %v", round, err)
 			}
@@ -262,7 +262,7 @@ func TestHalfMadePodIsCompleted(t *testing.T) {
 	}
 	pod := testPod(guaranteedUID, list("500m", "64Mi"), list("500m", "64Mi"))
 	for range 2 {
-		if _, err := tree.EnsurePod(t.Context(), pod); err != nil {
+		if _, _, err := tree.EnsurePod(t.Context(), pod); err != nil {
 			t.Fatal(err)
 		}
 		if got := read(t, tree, n); got["memory"] != "67108864" || got["quota"] != "50000" {
@@ -278,7 +278,7 @@ func TestHalfMadePodIsCompleted(t *testing.T) {
 func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 	tree := startTree(t, nil)
 	pod := testPod(burstableUID, list("100m", ""), nil)
-	if _, err := tree.EnsurePod(t.Context(), pod); err != nil {
+	if _, _, err := tree.EnsurePod(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
 	n := tree.level(v1.PodQOSBurstable).pod(pod.UID)
@@ -385,7 +385,7 @@ func TestOrphansAreFoundAndRemoved(t *testing.T) {
 func TestHostilePodTouchesNothing(t *testing.T) {
 	tree := startTree(t, nil)
 	for _, uid := range []string{"../../../x", "", "a/b", "x_y"} {
-		if _, err := tree.EnsurePod(t.Context(), testPod(uid, nil, nil)); err == nil {
+		if _, _, err := tree.EnsurePod(t.Context(), testPod(uid, nil, nil)); err == nil {
 			t.Errorf("UID %q got a cgroup", uid)
 		}
 		if err := tree.RemovePod(t.Context(), types.UID(uid)); err == nil {
@@ -413,7 +413,7 @@ func TestWithoutPerQOSNothingHappens(t *testing.T) {
 	if err := tree.Start(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if parent, err := tree.EnsurePod(t.Context(), pod); parent != "" || err != nil {
+	if parent, _, err := tree.EnsurePod(t.Context(), pod); parent != "" || err != nil {
 		t.Errorf("parent %q, %v", parent, err)
 	}
 	if err := tree.RemovePod(t.Context(), pod.UID); err != nil {
@@ -432,7 +432,7 @@ func TestCallsBeforeStartFail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tree.EnsurePod(t.Context(), testPod(guaranteedUID, nil, nil)); err == nil {
+	if _, _, err := tree.EnsurePod(t.Context(), testPod(guaranteedUID, nil, nil)); err == nil {
 		t.Error("EnsurePod succeeded before Start")
 	}
 	if _, err := tree.Pods(); err == nil {

@@ -34,6 +34,9 @@ const (
 	// have to wait if it crashes, as a Go duration (CrashLoopBackOff). It is
 	// ours: upstream keeps the back-off in memory.
 	AnnotationRestartDelay = "io.kubernetes.container.restartDelay"
+	// AnnotationResources is what the container was created with, as JSON of
+	// podspec.Amounts. It is ours: upstream keeps a file of its own.
+	AnnotationResources = "io.kubernetes.container.resources"
 	// AnnotationPodDeletionGracePeriod is in decimal seconds, set only if the
 	// pod was being deleted when the container was created.
 	AnnotationPodDeletionGracePeriod = "io.kubernetes.pod.deletionGracePeriod"

@@ -72,6 +72,19 @@ func (b *Builder) containerResources(pod *v1.Pod, c *v1.Container) *runtimeapi.L
 	return r
 }
 
+// Resources are those of a container that runs and had others: limits that it
+// had and is not to have any more are lifted.
+func (b *Builder) Resources(pod *v1.Pod, c *v1.Container, had podspec.Amounts) *runtimeapi.ContainerResources {
+	r := b.containerResources(pod, c)
+	if r.CpuQuota == 0 && had.CPULimit != 0 {
+		r.CpuQuota = -1
+	}
+	if r.MemoryLimitInBytes == 0 && had.MemoryLimit != 0 {
+		r.MemoryLimitInBytes = -1
+	}
+	return &runtimeapi.ContainerResources{Linux: r}
+}
+
 // sandboxResources is the sum over the pod's containers: runtimes that size a
 // virtual machine need it before they see the containers.
 func (b *Builder) sandboxResources(pod *v1.Pod) *runtimeapi.LinuxContainerResources {

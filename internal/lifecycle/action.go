@@ -8,6 +8,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"kubelet/internal/podspec"
 	"kubelet/internal/volume"
 )
 
@@ -28,6 +29,9 @@ const (
 	StopSandbox     Kind = "StopSandbox"     // network torn down
 	RemoveContainer Kind = "RemoveContainer" // one dead container
 	RemoveSandbox   Kind = "RemoveSandbox"   // with the containers in it
+	Allocate        Kind = "Allocate"        // resources granted to a pod that runs, written down
+	ResizePod       Kind = "ResizePod"       // the pod's cgroup
+	ResizeContainer Kind = "ResizeContainer" // a container that runs
 	Remember        Kind = "Remember"        // what the runtime cannot tell, journaled
 	FlushStatus     Kind = "FlushStatus"     // the API server has the final status
 	Unmount         Kind = "Unmount"         // volumes and pod directory
@@ -39,7 +43,7 @@ const (
 // aboutContainer says that a step's key has a container's ID.
 func (k Kind) aboutContainer() bool {
 	switch k {
-	case PostStart, PreStop, StopContainer, RemoveContainer:
+	case PostStart, PreStop, StopContainer, RemoveContainer, ResizeContainer:
 		return true
 	}
 	return false
@@ -63,8 +67,8 @@ func (k Key) String() string {
 // Action asks for one step. Which fields are set depends on the kind.
 type Action struct {
 	Key
-	// Container of PullImage, StartContainer, PostStart, PreStop and
-	// StopContainer.
+	// Container of PullImage, StartContainer, PostStart, PreStop,
+	// StopContainer and ResizeContainer.
 	Container *v1.Container
 	// Attempt number of a new sandbox or container.
 	Attempt uint32
@@ -85,6 +89,14 @@ type Action struct {
 	Grace time.Duration
 	// Lives that Remember writes down.
 	Lives map[string]Life
+	// Pod with the resources that Allocate writes down.
+	Pod *v1.Pod
+	// Amounts that the pod's cgroup (Prepare, ResizePod) or the container
+	// (ResizeContainer) is to have. Raise of ResizePod: nothing becomes less.
+	Amounts podspec.Amounts
+	Raise   bool
+	// Was is what the container of ResizeContainer has.
+	Was podspec.Amounts
 	// Again: the step was begun before and did not reach its goal, or, of
 	// StopContainer, its hook was run before.
 	Again bool
@@ -108,6 +120,13 @@ func (a Action) String() string {
 		if a.TargetID != "" {
 			s += " target=" + a.TargetID
 		}
+	case ResizePod:
+		s += " " + describe(a.Amounts)
+		if a.Raise {
+			s += " raise"
+		}
+	case ResizeContainer:
+		s += " " + describe(a.Was) + " to " + describe(a.Amounts)
 	case PreStop, StopContainer:
 		s += fmt.Sprintf(" grace=%s", a.Grace)
 	}
@@ -115,6 +134,11 @@ func (a Action) String() string {
 		s += fmt.Sprintf(" (%s)", a.Why)
 	}
 	return s
+}
+
+// describe writes amounts as request/limit of CPU and memory.
+func describe(a podspec.Amounts) string {
+	return fmt.Sprintf("%dm/%dm %d/%d", a.CPURequest, a.CPULimit, a.MemoryRequest, a.MemoryLimit)
 }
 
 // gathering is where Mount waits for RunSandbox of the same plan to be let in
@@ -162,8 +186,14 @@ type Result struct {
 	// RetryAt, if set, is the earliest time that a retry makes sense, told by
 	// the step itself (an image's back-off).
 	RetryAt time.Time
-	// Lives that Remember wrote down.
+	// Lives that Remember wrote down, and Pod that Allocate did.
 	Lives map[string]Life
+	Pod   *v1.Pod
+	// Amounts that the pod's cgroup or the container has after Prepare,
+	// ResizePod and ResizeContainer. Over: the cgroup may allow more. AtLeast
+	// (of ResizePod that failed): it allows no less.
+	Amounts       podspec.Amounts
+	Over, AtLeast bool
 	// CgroupParent that Prepare made, and Mounts that Volumes set up.
 	CgroupParent string
 	Mounts       volume.Mounts

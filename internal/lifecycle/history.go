@@ -3,11 +3,13 @@ package lifecycle
 import (
 	"cmp"
 	"maps"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 
 	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
 )
 
 // Progress is what is known of one step of one pod.
@@ -50,6 +52,9 @@ type Life struct {
 	// Started and Ready as its probes said last; set only if it has any.
 	Started bool `json:"started,omitempty"`
 	Ready   bool `json:"ready,omitempty"`
+	// Sized: Has is what its resources were changed to since it was created.
+	Sized bool            `json:"sized,omitempty"`
+	Has   podspec.Amounts `json:"has,omitzero"`
 }
 
 // History is what a pod's worker remembers between two plans and cannot read
@@ -69,6 +74,8 @@ type History struct {
 	// it did; zero if there is none. What was observed before is not to be
 	// relied on.
 	Unseen time.Time
+	// Room is what the pod's cgroup allows, known once Prepare is done.
+	Room Room
 	// Ran: a regular container of the pod was seen started at some time, so
 	// the phase is Running, not Starting, and status never falls back.
 	Ran bool
@@ -77,7 +84,7 @@ type History struct {
 // Clone returns a copy that shares nothing.
 func (h History) Clone() History {
 	return History{Steps: maps.Clone(h.Steps), Lives: maps.Clone(h.Lives), Kept: maps.Clone(h.Kept),
-		Ending: maps.Clone(h.Ending), Turns: maps.Clone(h.Turns), Unseen: h.Unseen, Ran: h.Ran}
+		Ending: maps.Clone(h.Ending), Turns: maps.Clone(h.Turns), Unseen: h.Unseen, Room: h.Room, Ran: h.Ran}
 }
 
 // Know changes what is known of a container.
@@ -98,6 +105,9 @@ func (h *History) Know(id string, change func(*Life)) {
 func (h *History) Note(out *Output, now time.Time) {
 	for _, id := range out.Condemned {
 		h.Know(id, func(l *Life) { l.Restart = true })
+	}
+	for id, has := range out.Presumed {
+		h.Know(id, func(l *Life) { l.Sized, l.Has = true, has })
 	}
 	for _, id := range out.Ending {
 		if h.Ending == nil {
@@ -169,6 +179,9 @@ func (h *History) End(r Result, now time.Time) {
 	case r.Kind == Look && r.Err == nil:
 		h.Unseen = time.Time{}
 	}
+	if r.Kind == ResizePod && r.Err != nil {
+		h.Room = Room{Amounts: r.Amounts, Over: true, Unknown: !r.AtLeast}
+	}
 	p.InFlight = false
 	if r.Kind != PreStop { // the grace period counts from there
 		p.Began = time.Time{}
@@ -179,6 +192,10 @@ func (h *History) End(r Result, now time.Time) {
 			h.Know(r.Name, func(l *Life) { l.Hooked = true })
 		case Remember:
 			h.Kept = r.Lives
+		case Prepare, ResizePod:
+			h.Room = Room{Amounts: r.Amounts, Over: r.Over}
+		case ResizeContainer:
+			h.Know(r.Name, func(l *Life) { l.Sized, l.Has = true, r.Amounts })
 		}
 		p = Progress{Began: p.Began, Done: !p.Dirty, ImageRef: r.ImageRef, NextDue: r.NextDue, Mounted: r.Kind == Mount}
 		if once(r.Kind) {
@@ -208,7 +225,8 @@ func (h *History) End(r Result, now time.Time) {
 // where the next plan sees it: nothing of a success has to be remembered.
 func once(k Kind) bool {
 	switch k {
-	case RunSandbox, StartContainer, Look, StopContainer, RemoveContainer, RemoveSandbox, PostStart, Remember:
+	case RunSandbox, StartContainer, Look, StopContainer, RemoveContainer, RemoveSandbox, PostStart, Remember,
+		Allocate, ResizePod, ResizeContainer:
 		return true
 	}
 	return false
@@ -225,6 +243,17 @@ func (h *History) Wake(kinds ...Kind) {
 				p.RetryAt = time.Time{}
 				h.Steps[key] = p
 			}
+		}
+	}
+}
+
+// Renew makes failed steps due at once, as if they had not been tried: what
+// they are to do has changed.
+func (h *History) Renew(kinds ...Kind) {
+	for key, p := range h.Steps {
+		if slices.Contains(kinds, key.Kind) {
+			p.RetryAt, p.Failures, p.LastError, p.Reason = time.Time{}, 0, "", ""
+			h.Steps[key] = p
 		}
 	}
 }

@@ -47,6 +47,10 @@ type Input struct {
 	// nil if nobody probes.
 	Probes map[string]probe.Result
 
+	// Allocate, if not nil, is the pod with resources that admission has
+	// granted and that are to be written down.
+	Allocate *v1.Pod
+
 	// Of Terminate: the grace period that counts from Since, and the reason.
 	Grace time.Duration
 	Since time.Time
@@ -83,6 +87,12 @@ type Output struct {
 	// RestartingAll names the container whose exit restarts all of the pod's,
 	// while they are being stopped.
 	RestartingAll string
+
+	// Presumed are the resources that containers of another kubelet are taken
+	// to have, by ID, to be noted in the history.
+	Presumed map[string]podspec.Amounts
+	// Resizing (of Run) is how far the pod is from its allocated resources.
+	Resizing Resizing
 
 	// Of Run. Started: all regular containers run or have run. Ended: none
 	// of the pod's containers will be started again, and none of the regular
@@ -122,6 +132,10 @@ type planner struct {
 	// void are the containers that were before that, by ID (restartall.go).
 	trigger *observed.Container
 	void    map[string]bool
+	// roomy: the pod's cgroup allows what the pod is to have. replaced are
+	// IDs of containers to be restarted with other resources (plan_resize.go).
+	roomy    bool
+	replaced []string
 }
 
 // want returns whether the step is done; if it is not, it asks for it as soon

@@ -22,8 +22,11 @@ func (p *planner) run() {
 	if p.deadlineExceeded() || p.endedNow() {
 		return
 	}
+	if p.Allocate != nil {
+		p.ask(Action{Key: Key{Kind: Allocate}, Pod: p.Allocate})
+	}
 	p.prefetch()
-	if !p.want(Action{Key: Key{Kind: Prepare}}) {
+	if !p.want(Action{Key: Key{Kind: Prepare}, Amounts: podspec.PodAmounts(p.Pod, false)}) {
 		p.explain(explain.Sandbox, "", "cgroup and directories of the pod", Key{Kind: Prepare})
 		p.tellBackOff()
 		return
@@ -34,6 +37,7 @@ func (p *planner) run() {
 		p.tellBackOff()
 		return
 	}
+	p.resize(sandbox)
 	// What has to go is stopped before anything is started in its place.
 	p.stopUnfit(sandbox)
 	if !p.restartingAll() {
@@ -196,14 +200,9 @@ func (p *planner) retire(s *observed.Sandbox, why string) (over bool) {
 
 // remember journals what the runtime cannot tell, if it has changed.
 func (p *planner) remember() {
-	lives := p.History.Lives
-	for _, id := range p.out.Condemned {
-		if !lives[id].Restart {
-			h := History{Lives: lives}
-			h.Know(id, func(l *Life) { l.Restart = true })
-			lives = h.Lives
-		}
-	}
+	h := History{Lives: p.History.Lives}
+	h.Note(&p.out, p.Now)
+	lives := h.Lives
 	if !maps.Equal(lives, p.History.Kept) {
 		p.ask(Action{Key: Key{Kind: Remember}, Lives: lives})
 	}

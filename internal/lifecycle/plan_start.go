@@ -223,6 +223,9 @@ func (p *planner) start(c *v1.Container, sandbox *observed.Sandbox) (busy bool) 
 		}
 		a.ImageRef = ref
 	}
+	if p.cramped(c) {
+		return true
+	}
 	if other := p.starting(); other != "" {
 		p.explain(explain.Container, c.Name, "its turn after container "+other, key)
 		return true
@@ -261,9 +264,9 @@ func (p *planner) dead(c *v1.Container, sandbox *observed.Sandbox) *observed.Con
 
 // crashed says whether the end of a container counts for CrashLoopBackOff:
 // not if it was stopped because another container restarts all, and not if the
-// spec asks for another image since.
+// spec asks for another image or other resources since.
 func (p *planner) crashed(c *v1.Container, dead *observed.Container) bool {
-	return (!p.void[dead.ID] || dead == p.trigger) && (dead.Hash == "" || dead.Hash == podspec.ContainerHash(c))
+	return (!p.void[dead.ID] || dead == p.trigger) && (dead.Hash == "" || dead.Hash == podspec.ContainerHash(c)) && !p.resized(c, dead)
 }
 
 // nextAttempt is one more than that of any container of the name, in whatever

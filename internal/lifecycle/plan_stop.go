@@ -142,7 +142,7 @@ func (p *planner) cancelHooks() {
 }
 
 // stopUnfit stops what runs and has to be started anew: its image in the spec
-// changed (the only field of a running container that may), its hook failed, a
+// changed, its resources did and cannot be changed in place, its hook failed, a
 // probe says so, or the runtime does not know its state.
 func (p *planner) stopUnfit(sandbox *observed.Sandbox) {
 	podspec.EachContainer(p.Pod, func(c *v1.Container, kind podspec.Kind) bool {
@@ -164,6 +164,8 @@ func (p *planner) stopUnfit(sandbox *observed.Sandbox) {
 			return true
 		case latest.Hash != "" && latest.Hash != podspec.ContainerHash(c):
 			why, restart = title+" definition changed", true
+		case slices.Contains(p.replaced, latest.ID):
+			why, restart = title+" resize requires restart", true
 		case hook.Failures > 0 && !p.hooked(c, latest):
 			p.wait(c.Name, hook.Reason, hook.LastError)
 			p.explain(explain.Container, c.Name, "the container, whose postStart hook failed, to stop", Key{PostStart, latest.ID})

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -149,6 +150,17 @@ func newStage(t *testing.T, words []string) *stage {
 			st.in.Budgeted = true
 		case "volumes-first":
 			st.in.BesideSandbox = false
+		case "resources": // NAME:REQUEST/LIMIT of CPU and memory, * for the pod
+			for text := range strings.SplitSeq(value, ";") {
+				name, amounts, _ := strings.Cut(text, ":")
+				resize(t, pod, name, amounts)
+			}
+		case "restarts": // NAME:RESOURCE
+			for text := range strings.SplitSeq(value, ",") {
+				name, resource, _ := strings.Cut(text, ":")
+				c, _ := podspec.FindContainer(pod, name)
+				c.ResizePolicy = append(c.ResizePolicy, v1.ContainerResizePolicy{ResourceName: v1.ResourceName(resource), RestartPolicy: v1.RestartContainer})
+			}
 		case "objects-pending":
 			st.in.BesideSandbox, st.in.ObjectsPending = false, true
 		default:
@@ -200,6 +212,26 @@ func (st *stage) happen(t *testing.T, words []string) {
 				c.Image = words[2]
 			}
 		}
+	case "resize": // NAME REQUEST/LIMIT of CPU and memory, and so on
+		st.in.Pod = st.in.Pod.DeepCopy()
+		for i := 1; i+1 < len(words); i += 2 {
+			resize(t, st.in.Pod, words[i], words[i+1])
+		}
+		st.in.History.Renew(ResizePod, ResizeContainer)
+	case "held": // Prepare is done and left limits higher
+		key := st.find(t, words[1])
+		a := st.pending[key]
+		delete(st.pending, key)
+		st.in.History.End(Result{Key: key, Amounts: a.Amounts, Over: true}, st.in.Now)
+	case "in-use": // the limit cannot become lower
+		key := st.find(t, words[1])
+		a := st.pending[key]
+		delete(st.pending, key)
+		st.in.History.End(Result{Key: key, Err: errors.New("below current usage"), Amounts: a.Amounts, AtLeast: true}, st.in.Now)
+	case "foreign": // another kubelet made the container
+		st.container(words[1]).Annotations = nil
+	case "allocate":
+		st.in.Allocate = st.in.Pod
 	case "objects-read":
 		st.in.BesideSandbox, st.in.ObjectsPending = true, false
 	case "objects-fail":
@@ -264,6 +296,23 @@ func (st *stage) told(c *observed.Container) {
 	*list = append(*list, told)
 }
 
+// resize sets the resources of a container, or with * of the pod, from
+// REQUEST/LIMIT,REQUEST/LIMIT of CPU in thousandths and memory in bytes.
+func resize(t *testing.T, pod *v1.Pod, name, text string) {
+	t.Helper()
+	var a podspec.Amounts
+	if _, err := fmt.Sscanf(text, "%d/%d,%d/%d", &a.CPURequest, &a.CPULimit, &a.MemoryRequest, &a.MemoryLimit); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	requirements := a.Requirements()
+	if name == "*" {
+		pod.Spec.Resources = &requirements
+		return
+	}
+	c, _ := podspec.FindContainer(pod, name)
+	c.Resources = requirements
+}
+
 func (st *stage) find(t *testing.T, text string) Key {
 	t.Helper()
 	for key := range st.pending {
@@ -317,15 +366,16 @@ func (st *stage) done(t *testing.T, text string) {
 		o.Sandboxes = slices.DeleteFunc(o.Sandboxes, func(s observed.Sandbox) bool { return s.ID == a.ID })
 		o.Containers = slices.DeleteFunc(o.Containers, func(c observed.Container) bool { return c.SandboxID == a.ID })
 	}
-	st.in.History.End(Result{Key: key, ImageRef: "sha256:" + key.Name, Lives: a.Lives}, st.in.Now)
+	st.in.History.End(Result{Key: key, ImageRef: "sha256:" + key.Name, Lives: a.Lives, Amounts: a.Amounts, Over: a.Raise}, st.in.Now)
 }
 
 func (st *stage) appear(a Action, state observed.ContainerState) {
 	spec, _ := podspec.FindContainer(st.in.Pod, a.Name)
 	c := observed.Container{ID: fmt.Sprintf("%s-%d", a.Name, a.Attempt), Name: a.Name, SandboxID: a.SandboxID,
 		Attempt: a.Attempt, State: state, CreatedAt: st.in.Now, Hash: podspec.ContainerHash(spec)}
+	c.Annotations = map[string]string{cri.AnnotationResources: ResourcesAnnotation(st.in.Pod, spec)}
 	if a.Delay > 0 {
-		c.Annotations = map[string]string{cri.AnnotationRestartDelay: a.Delay.String()}
+		c.Annotations[cri.AnnotationRestartDelay] = a.Delay.String()
 	}
 	if state == observed.Running {
 		c.StartedAt = st.in.Now
@@ -371,6 +421,9 @@ func (st *stage) plan(w *strings.Builder) {
 	slices.SortFunc(names, cmp.Compare)
 	for _, name := range names {
 		fmt.Fprintf(w, "  tell    %s: %s: %s\n", name, out.Waiting[name].Reason, out.Waiting[name].Message)
+	}
+	if r := out.Resizing; r.Outstanding {
+		fmt.Fprintf(w, "  resizes %s\n", cmp.Or(r.Error, "on"))
 	}
 	if e := out.Explain; e.Stage != "" {
 		fmt.Fprintf(w, "  because %s %s", e.Stage, e.Object)

@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kubelet/internal/criconfig"
+	"kubelet/internal/podspec"
 	"kubelet/internal/volume"
 )
 
@@ -31,6 +32,9 @@ type Runtime interface {
 	// succeeds for a container that is gone.
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
 	RemoveContainer(ctx context.Context, id string) error
+	// UpdateContainerResources changes the limits of a container that runs.
+	// Idempotent.
+	UpdateContainerResources(ctx context.Context, id string, resources *runtimeapi.ContainerResources) error
 }
 
 // Refresher re-reads one pod from the runtime into the observed table
@@ -76,8 +80,15 @@ type Images interface {
 type Cgroups interface {
 	// EnsurePod makes the pod's cgroup with its limits and returns the
 	// parent to name in the sandbox config (path or slice, by driver).
-	// Idempotent.
-	EnsurePod(ctx context.Context, pod *v1.Pod) (parent string, err error)
+	// held says that they may be higher, as a pod that shrank and runs needs
+	// them until ResizePod. Idempotent.
+	EnsurePod(ctx context.Context, pod *v1.Pod) (parent string, held bool, err error)
+	// ResizePod gives the cgroup of a pod that runs other limits; with raise,
+	// none becomes lower. atLeast says, also after an error, whether they allow
+	// the amounts. Idempotent.
+	ResizePod(ctx context.Context, pod *v1.Pod, amounts podspec.Amounts, raise bool) (atLeast bool, err error)
+	// MemoryUsage of a container that runs, in bytes.
+	MemoryUsage(pod *v1.Pod, id string) (int64, error)
 	// RemovePod removes the pod's cgroup with whatever is below it; what
 	// still runs in it is killed. Idempotent.
 	RemovePod(ctx context.Context, uid types.UID) error
@@ -92,6 +103,16 @@ type Configs interface {
 	// log) and makes the log directory. Errors that the user has to mend are
 	// *criconfig.Error with the API's waiting reason.
 	Container(ctx context.Context, in criconfig.ContainerInput) (*runtimeapi.ContainerConfig, error)
+	// Resources of a container that runs and had others.
+	Resources(pod *v1.Pod, c *v1.Container, had podspec.Amounts) *runtimeapi.ContainerResources
+}
+
+// Allocations keeps what is allocated to pods over a restart of the kubelet
+// (package resources/allocation).
+type Allocations interface {
+	// Allocate writes the pod's resources down. Once it has returned nil they
+	// are the pod's. Idempotent.
+	Allocate(ctx context.Context, pod *v1.Pod) error
 }
 
 // Hooks runs the lifecycle hooks of containers (package hook). The deadline is

@@ -39,10 +39,12 @@ type Steps struct {
 	Logs      Logs
 	Hooks     Hooks    // nil runs none
 	Journal   *Journal // nil remembers nothing
-	Statuses  Statuses
-	Events    Events
-	Gate      *Gate
-	Metrics   *Metrics // may be nil
+	// Allocations are asked by Allocate only.
+	Allocations Allocations
+	Statuses    Statuses
+	Events      Events
+	Gate        *Gate
+	Metrics     *Metrics // may be nil
 	// IsUnknown says that a runtime error leaves the outcome open (package
 	// cri).
 	IsUnknown func(error) bool
@@ -77,6 +79,8 @@ var deadlines = map[Kind]time.Duration{
 	RemoveCgroup: 30 * time.Second,
 	RemoveLogs:   30 * time.Second,
 	Remember:     30 * time.Second,
+	Allocate:     30 * time.Second,
+	ResizePod:    30 * time.Second,
 	DeleteObject: 30 * time.Second,
 	Look:         refreshDeadline,
 }
@@ -105,7 +109,8 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 	r := Result{Key: a.Key}
 	switch a.Kind {
 	case Prepare:
-		r.CgroupParent, r.Err = s.Cgroups.EnsurePod(ctx, sc.Pod)
+		r.Amounts = a.Amounts
+		r.CgroupParent, r.Over, r.Err = s.Cgroups.EnsurePod(ctx, sc.Pod)
 	case Mount:
 		s.mount(ctx, sc, &r)
 	case RunSandbox:
@@ -139,6 +144,14 @@ func (s *Steps) Do(ctx context.Context, sc Scene, a Action) Result {
 		if s.Journal != nil {
 			r.Err = s.Journal.Write(ctx, sc.Pod.UID, a.Lives)
 		}
+	case Allocate:
+		r.Pod = a.Pod
+		r.Err = s.Allocations.Allocate(ctx, a.Pod)
+	case ResizePod:
+		r.Amounts, r.Over = a.Amounts, a.Raise
+		r.AtLeast, r.Err = s.Cgroups.ResizePod(ctx, sc.Pod, a.Amounts, a.Raise)
+	case ResizeContainer:
+		s.resizeContainer(ctx, sc, a, &r)
 	case FlushStatus:
 		r.Err = s.Statuses.Accepted(ctx, sc.Pod.UID)
 	case Unmount:
@@ -345,10 +358,11 @@ func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err 
 	if err != nil {
 		return "", err
 	}
+	if config.Annotations == nil {
+		config.Annotations = map[string]string{}
+	}
+	config.Annotations[cri.AnnotationResources] = ResourcesAnnotation(sc.Pod, a.Container)
 	if a.Delay > 0 {
-		if config.Annotations == nil {
-			config.Annotations = map[string]string{}
-		}
 		config.Annotations[cri.AnnotationRestartDelay] = a.Delay.String()
 	}
 	if id, err = s.Runtime.CreateContainer(ctx, a.SandboxID, config, sandboxConfig); err != nil {
@@ -357,13 +371,39 @@ func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err 
 	return id, nil
 }
 
-func (s *Steps) stopContainer(ctx context.Context, sc Scene, a Action, r *Result) {
-	s.killing(sc, a)
+// resizeContainer changes the resources of a container in place. A memory limit
+// is not set below what the container uses: the kernel would kill it.
+func (s *Steps) resizeContainer(ctx context.Context, sc Scene, a Action, r *Result) {
+	r.Amounts = a.Amounts
+	if a.Was.LowersMemory(a.Amounts) {
+		usage, err := s.Cgroups.MemoryUsage(sc.Pod, a.ID)
+		if err == nil && usage >= a.Amounts.MemoryLimit {
+			err = fmt.Errorf("cannot decrease memory limits: attempting to set container %q memory limit (%d) below current usage (%d)",
+				a.Container.Name, a.Amounts.MemoryLimit, usage)
+		}
+		if err != nil {
+			r.Err = err
+			return
+		}
+	}
+	s.changed(sc, a.ID, r)
+	s.changing(ctx, r, sc.Pod.UID, func() error {
+		return s.Runtime.UpdateContainerResources(ctx, a.ID, s.Configs.Resources(sc.Pod, a.Container, a.Was))
+	})
+}
+
+// changed notes that a step changes that container alone.
+func (s *Steps) changed(sc Scene, id string, r *Result) {
 	for i := range sc.Observed.Containers {
-		if c := &sc.Observed.Containers[i]; c.ID == a.ID {
+		if c := &sc.Observed.Containers[i]; c.ID == id {
 			r.sandboxID, r.containerID = c.SandboxID, c.ID
 		}
 	}
+}
+
+func (s *Steps) stopContainer(ctx context.Context, sc Scene, a Action, r *Result) {
+	s.killing(sc, a)
+	s.changed(sc, a.ID, r)
 	s.changing(ctx, r, sc.Pod.UID, func() error { return s.Runtime.StopContainer(ctx, a.ID, a.Grace) })
 }
 

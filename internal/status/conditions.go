@@ -66,6 +66,20 @@ func (g *generator) conditions(s *v1.PodStatus) {
 	if podspec.CanRestartAll(g.Pod) {
 		g.add(s, g.restartingAll(s))
 	}
+	g.resizing(s, v1.PodResizePending, g.ResizePending)
+	g.resizing(s, v1.PodResizeInProgress, g.ResizeInProgress)
+}
+
+// resizing adds a condition about a change of resources; it is gone once it
+// does not hold.
+func (g *generator) resizing(s *v1.PodStatus, t v1.PodConditionType, r *Resize) {
+	if r == nil || podspec.IsTerminalPhase(s.Phase) {
+		return
+	}
+	s.Conditions = append(s.Conditions, v1.PodCondition{
+		Type: t, Status: v1.ConditionTrue, Reason: r.Reason, Message: r.Message,
+		ObservedGeneration: r.Generation, LastTransitionTime: second(r.Since),
+	})
 }
 
 // restartingAll is True while all containers are being stopped because the

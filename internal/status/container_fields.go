@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
 )
 
 // containerUser is who the container's first process runs as.
@@ -67,15 +68,19 @@ const (
 
 // resourcesInForce are the container's resources: those of its spec, and for
 // a running container what its cgroup says of CPU and memory, as far as the
-// spec sets them (KEP-1287). What the runtime does not tell of stays as it
-// was reported of the same container.
-func resourcesInForce(c *v1.Container, r *observed.Container, old *v1.ContainerStatus) *v1.ResourceRequirements {
+// spec sets them (KEP-1287). What the runtime does not tell of, and the memory
+// request, which no cgroup file has, is what the container was given; if that
+// is not known, it stays as it was reported of the same container.
+func resourcesInForce(c *v1.Container, r *observed.Container, has *podspec.Amounts, old *v1.ContainerStatus) *v1.ResourceRequirements {
 	res := c.Resources.DeepCopy()
 	if r.State != observed.Running {
 		return res
 	}
 	var was v1.ResourceRequirements
-	if old != nil && old.State.Running != nil && old.Resources != nil {
+	switch {
+	case has != nil:
+		was = given(c, *has)
+	case old != nil && old.State.Running != nil && old.Resources != nil:
 		was = *old.Resources
 	}
 	is := &r.Resources
@@ -94,15 +99,26 @@ func resourcesInForce(c *v1.Container, r *observed.Container, old *v1.ContainerS
 	} else {
 		keep(res.Limits, was.Limits, v1.ResourceMemory)
 	}
-	// No cgroup file has the memory request.
 	keep(res.Requests, was.Requests, v1.ResourceMemory)
 	return res
+}
+
+// given are amounts as far as the container's spec names them: a limit that
+// only the pod has is none of the container's.
+func given(c *v1.Container, a podspec.Amounts) v1.ResourceRequirements {
+	r := a.Requirements()
+	for name := range r.Limits {
+		if _, ok := c.Resources.Limits[name]; !ok {
+			delete(r.Limits, name)
+		}
+	}
+	return r
 }
 
 // setMilli sets the CPU amount, unless the spec asks for less than the kernel
 // can hold and got the least of it.
 func setMilli(list v1.ResourceList, milli, least int64) {
-	if q, ok := list[v1.ResourceCPU]; ok && milli <= least && q.MilliValue() <= least {
+	if q := list[v1.ResourceCPU]; milli <= least && q.MilliValue() <= least {
 		return
 	}
 	set(list, v1.ResourceCPU, *resource.NewMilliQuantity(milli, resource.DecimalSI))

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
 )
 
 func amounts(cpu, memory string) v1.ResourceList {
@@ -30,25 +31,35 @@ func TestResourcesInForce(t *testing.T) {
 		is               observed.Resources
 		was              *v1.ResourceRequirements // reported of the same container
 		want             v1.ResourceRequirements
+		has              *podspec.Amounts // what it was given, if that is known
 	}{
 		{"as the spec says", amounts("100m", "32Mi"), amounts("0.25", "64Mi"), observed.Running,
 			observed.Resources{CPUShares: 102, CPUQuota: 25000, CPUPeriod: 100000, MemoryLimit: 64 << 20}, nil,
-			v1.ResourceRequirements{Requests: amounts("100m", "32Mi"), Limits: amounts("0.25", "64Mi")}},
+			v1.ResourceRequirements{Requests: amounts("100m", "32Mi"), Limits: amounts("0.25", "64Mi")}, nil},
 		{"the spec is ahead", amounts("300m", "64Mi"), amounts("600m", "128Mi"), observed.Running,
 			observed.Resources{CPUShares: 102, CPUQuota: 25000, CPUPeriod: 100000, MemoryLimit: 64 << 20},
 			&v1.ResourceRequirements{Requests: amounts("100m", "32Mi"), Limits: amounts("250m", "64Mi")},
-			v1.ResourceRequirements{Requests: amounts("100m", "32Mi"), Limits: amounts("250m", "64Mi")}},
+			v1.ResourceRequirements{Requests: amounts("100m", "32Mi"), Limits: amounts("250m", "64Mi")}, nil},
 		{"the runtime does not tell", amounts("300m", "64Mi"), amounts("600m", "128Mi"), observed.Running, observed.Resources{},
 			&v1.ResourceRequirements{Requests: amounts("100m", "32Mi"), Limits: amounts("250m", "64Mi")},
-			v1.ResourceRequirements{Requests: amounts("100m", "32Mi"), Limits: amounts("250m", "64Mi")}},
+			v1.ResourceRequirements{Requests: amounts("100m", "32Mi"), Limits: amounts("250m", "64Mi")}, nil},
 		{"it has ended", amounts("300m", ""), amounts("600m", ""), observed.Exited,
 			observed.Resources{CPUShares: 102, CPUQuota: 25000, CPUPeriod: 100000}, nil,
-			v1.ResourceRequirements{Requests: amounts("300m", ""), Limits: amounts("600m", "")}},
+			v1.ResourceRequirements{Requests: amounts("300m", ""), Limits: amounts("600m", "")}, nil},
 		{"less than the kernel can hold", amounts("1m", ""), amounts("3m", ""), observed.Running,
 			observed.Resources{CPUShares: 2, CPUQuota: 1000, CPUPeriod: 100000}, nil,
-			v1.ResourceRequirements{Requests: amounts("1m", ""), Limits: amounts("3m", "")}},
+			v1.ResourceRequirements{Requests: amounts("1m", ""), Limits: amounts("3m", "")}, nil},
+		{"memory alone requested", amounts("", "64Mi"), nil, observed.Running,
+			observed.Resources{CPUShares: 2}, nil, v1.ResourceRequirements{Requests: amounts("", "64Mi")}, nil},
 		{"nothing asked for", nil, nil, observed.Running,
-			observed.Resources{CPUShares: 2, CPUQuota: -1, CPUPeriod: 100000}, nil, v1.ResourceRequirements{}},
+			observed.Resources{CPUShares: 2, CPUQuota: -1, CPUPeriod: 100000}, nil, v1.ResourceRequirements{}, nil},
+		{"given, and the runtime does not tell", amounts("300m", "64Mi"), amounts("600m", ""), observed.Running, observed.Resources{},
+			&v1.ResourceRequirements{Requests: amounts("1", "1Mi"), Limits: amounts("1", "")},
+			v1.ResourceRequirements{Requests: amounts("100m", "32Mi"), Limits: amounts("250m", "")},
+			&podspec.Amounts{CPURequest: 100, CPULimit: 250, MemoryRequest: 32 << 20, MemoryLimit: 1 << 30}},
+		{"the memory request was given", amounts("100m", "64Mi"), nil, observed.Running, observed.Resources{CPUShares: 102},
+			&v1.ResourceRequirements{Requests: amounts("100m", "64Mi")},
+			v1.ResourceRequirements{Requests: amounts("100m", "32Mi")}, &podspec.Amounts{CPURequest: 100, MemoryRequest: 32 << 20}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			container := &v1.Container{Resources: v1.ResourceRequirements{Requests: c.requests, Limits: c.limits}}
@@ -56,7 +67,7 @@ func TestResourcesInForce(t *testing.T) {
 			if c.was != nil {
 				old = &v1.ContainerStatus{State: v1.ContainerState{Running: &v1.ContainerStateRunning{}}, Resources: c.was}
 			}
-			got := resourcesInForce(container, &observed.Container{State: c.state, Resources: c.is}, old)
+			got := resourcesInForce(container, &observed.Container{State: c.state, Resources: c.is}, c.has, old)
 			if diff := cmp.Diff(&c.want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -75,7 +86,7 @@ func TestCPUAmountsSurvive(t *testing.T) {
 		c := &v1.Container{Resources: v1.ResourceRequirements{Requests: list, Limits: list}}
 		got := resourcesInForce(c, &observed.Container{State: observed.Running, Resources: observed.Resources{
 			CPUShares: milli * 1024 / 1000, CPUQuota: milli * 100, CPUPeriod: 100000,
-		}}, nil)
+		}}, nil, nil)
 		if r, l := got.Requests.Cpu().MilliValue(), got.Limits.Cpu().MilliValue(); r != milli || l != milli {
 			t.Fatalf("%dm came back as request %dm, limit %dm", milli, r, l)
 		}

@@ -138,11 +138,15 @@ func (g *generator) fromRecords(c *v1.Container, records []*observed.Container, 
 		}
 	}
 	s.VolumeMounts = volumeMounts(c, newest, s.VolumeMounts)
-	if same {
-		s.Resources = resourcesInForce(c, newest, old)
-	} else {
-		s.Resources = resourcesInForce(c, newest, nil)
+	told := old
+	if !same {
+		told = nil
 	}
+	var has *podspec.Amounts
+	if a, known := g.Has[newest.ID]; known {
+		has = &a
+	}
+	s.Resources = resourcesInForce(c, newest, has, told)
 	if newest.StopSignal != "" {
 		signal := newest.StopSignal
 		s.StopSignal = &signal

@@ -31,6 +31,9 @@ func Generate(in Input) v1.PodStatus {
 		NodeAllocatableResourceClaimStatuses: in.Pod.Status.NodeAllocatableResourceClaimStatuses,
 		VolumeHealth:                         in.Previous.VolumeHealth,
 	}
+	if in.Undecided {
+		s.ObservedGeneration = in.Previous.ObservedGeneration
+	}
 	g.containers(&s)
 	g.phase(&s)
 	g.addresses(&s)
@@ -106,8 +109,25 @@ func (g *generator) addresses(s *v1.PodStatus) {
 	}
 }
 
+// inForce puts in the amounts that a cgroup has, as far as it has any and the
+// list names them.
+func inForce(list, has v1.ResourceList, names ...v1.ResourceName) v1.ResourceList {
+	list = list.DeepCopy()
+	for _, name := range names {
+		if q, ok := has[name]; ok && list != nil {
+			if _, named := list[name]; named {
+				set(list, name, q)
+			}
+		}
+	}
+	return list
+}
+
 // resources are the pod's totals (KEP-5419).
 func (g *generator) resources(s *v1.PodStatus) {
+	if !g.PodResources {
+		return
+	}
 	requests := resourcehelper.PodRequests(g.Pod, resourcehelper.PodResourcesOptions{})
 	limits := resourcehelper.PodLimits(g.Pod, resourcehelper.PodResourcesOptions{})
 	r := &v1.ResourceRequirements{}
@@ -120,6 +140,10 @@ func (g *generator) resources(s *v1.PodStatus) {
 	}
 	if len(limits) > 0 {
 		r.Limits = limits
+	}
+	if g.PodHas != nil {
+		has := g.PodHas.Requirements()
+		r.Requests, r.Limits = inForce(r.Requests, has.Requests, v1.ResourceCPU), inForce(r.Limits, has.Limits, v1.ResourceCPU, v1.ResourceMemory)
 	}
 	s.Resources = r
 }

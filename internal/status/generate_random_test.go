@@ -39,7 +39,7 @@ func randomLife(t *testing.T, r *rand.Rand) {
 	truth := map[string][]observed.Container{} // newest first
 	var previous v1.PodStatus
 	now := start
-	in := Input{Pod: pod, RuntimeName: "containerd", HostIPs: []string{"10.0.0.1"}}
+	in := Input{PodResources: true, Pod: pod, RuntimeName: "containerd", HostIPs: []string{"10.0.0.1"}}
 	for range 60 {
 		now = now.Add(time.Duration(r.IntN(5000)) * time.Millisecond)
 		name := names[r.IntN(len(names))]

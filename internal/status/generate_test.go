@@ -189,7 +189,8 @@ func life(t *testing.T, file string) {
 				pod.DeletionTimestamp = &metav1.Time{Time: at(s.At)}
 			}
 			input = Input{
-				Pod: pod.DeepCopy(), Previous: previous, Observed: s.observed(), Waiting: s.Waiting, Failure: s.Failure,
+				PodResources: true,
+				Pod:          pod.DeepCopy(), Previous: previous, Observed: s.observed(), Waiting: s.Waiting, Failure: s.Failure,
 				Ended: s.Ended, Terminating: s.Terminating, VolumesReady: !s.VolumesWait, Explanation: s.Explanation,
 				Probes: s.Probes, RestartingAll: s.RestartingAll, StopSignals: true, RuntimeName: "containerd", HostIPs: s.HostIPs, Now: at(s.At),
 			}
@@ -243,7 +244,7 @@ func BenchmarkGenerate(b *testing.B) {
 	pod.Spec.Containers = []v1.Container{{Name: "app"}, {Name: "b"}}
 	s := step{Sandboxes: []sandboxStep{{ID: "s", IPs: []string{"10.0.0.1"}}},
 		Containers: []containerStep{{Name: "app", ID: "1", State: "running"}, {Name: "b", ID: "2", State: "running"}}}
-	in := Input{Pod: pod, Observed: s.observed(), VolumesReady: true, RuntimeName: "containerd", HostIPs: []string{"10.1.0.1"}, Now: start}
+	in := Input{PodResources: true, Pod: pod, Observed: s.observed(), VolumesReady: true, RuntimeName: "containerd", HostIPs: []string{"10.1.0.1"}, Now: start}
 	in.Previous = Generate(in)
 	b.ReportAllocs()
 	for b.Loop() {

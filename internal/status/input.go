@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"kubelet/internal/observed"
+	"kubelet/internal/podspec"
 )
 
 // Failure forces the phase Failed: the pod was rejected, evicted or ran past
@@ -56,6 +57,19 @@ type Input struct {
 	// RestartingAll names the container whose exit restarts all of the pod's
 	// (KEP-5532), while they are being stopped; else empty.
 	RestartingAll string
+	// ResizePending and ResizeInProgress are the conditions of a pod that asks
+	// for other resources, or is on its way to them; nil for none.
+	ResizePending, ResizeInProgress *Resize
+	// Undecided: whether the pod gets the resources that it asks for is not
+	// known yet, so that this version of it is not told to be observed.
+	Undecided bool
+	// Has are the resources that containers were given, by their ID, as far
+	// as it is known.
+	Has map[string]podspec.Amounts
+	// PodResources: the resources of the pod as a whole are told. PodHas are
+	// those that its cgroup has, nil while they are not known.
+	PodResources bool
+	PodHas       *podspec.Amounts
 	// StopSignals: containers' stop signals are told.
 	StopSignals bool
 
@@ -64,6 +78,24 @@ type Input struct {
 	// HostIPs of the node, primary first; empty while unknown.
 	HostIPs []string
 	Now     time.Time
+}
+
+// Resize is a condition about a change of the pod's resources (KEP-1287).
+type Resize struct {
+	Reason, Message string
+	// Generation of the pod's spec that the condition is about.
+	Generation int64
+	// Since when it has its reason.
+	Since time.Time
+}
+
+// RecallResize is such a condition as it was told; nil if it was not.
+func RecallResize(told v1.PodStatus, t v1.PodConditionType) *Resize {
+	c := findCondition(told.Conditions, t)
+	if c == nil || c.Status != v1.ConditionTrue {
+		return nil
+	}
+	return &Resize{Reason: c.Reason, Message: c.Message, Generation: c.ObservedGeneration, Since: c.LastTransitionTime.Time}
 }
 
 // ProbeResult is what probes say about one container.

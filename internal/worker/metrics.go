@@ -24,6 +24,7 @@ type metrics struct {
 	terminated  *prometheus.CounterVec
 	orphans     prometheus.Counter
 	restarted   *prometheus.CounterVec
+	resizes     resizeMetrics
 	registrable []prometheus.Collector
 }
 
@@ -59,9 +60,11 @@ func newMetrics() *metrics {
 			Subsystem: "kubelet", Name: "restarted_pods_total", Help: "Pods that came back under the UID of one that ended; static for those that are not from the API server.",
 		}, []string{"static"}),
 	}
+	m.resizes = newResizeMetrics()
 	m.restarted.WithLabelValues("")
 	m.restarted.WithLabelValues("true")
 	m.registrable = []prometheus.Collector{m.rounds, m.begin, m.running, sli, total, m.first, m.containers, m.terminated, m.orphans, m.restarted}
+	m.registrable = append(m.registrable, m.resizes.collectors()...)
 	return m
 }
 

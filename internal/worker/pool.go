@@ -45,6 +45,21 @@ type Admission interface {
 	// Leaving says that what an accepted pod holds comes free soon.
 	Leaving(types.UID)
 	Forget(types.UID)
+	// Resize asks for other resources of an accepted pod, and Unresize takes
+	// that back.
+	Resize(admission.ResizeRequest)
+	Unresize(allocated *v1.Pod)
+}
+
+// Allocations knows the resources allocated to pods (package
+// resources/allocation). No call blocks.
+type Allocations interface {
+	// Apply returns the pod with its allocated resources: the same for the
+	// same version of a pod, and that very one if they are those of its spec.
+	Apply(*v1.Pod) *v1.Pod
+	// Accept enters a pod with what it asks for, unless it is there.
+	Accept(*v1.Pod)
+	Forget(types.UID)
 }
 
 // Mirrors keeps the API objects of static pods (package status). Neither call
@@ -82,7 +97,7 @@ type Doer interface {
 	Do(context.Context, lifecycle.Scene, lifecycle.Action) lifecycle.Result
 }
 
-// Config of a pool. Mirrors, References and Probes may be nil.
+// Config of a pool. Mirrors, References, Probes and Allocations may be nil.
 type Config struct {
 	Desired    Desired
 	Observed   Observed
@@ -95,6 +110,8 @@ type Config struct {
 	Mirrors    Mirrors
 	References References
 	Probes     Probes
+	// Allocations of pods; nil runs each with what its spec asks for.
+	Allocations Allocations
 
 	// Leftovers lists pods of which something is on the node's disk or in
 	// its cgroup tree; it is asked once, when all sources have reported.
@@ -112,6 +129,8 @@ type Config struct {
 	// restarts of crashing containers on the node. Critical pods need none.
 	Crash  lifecycle.CrashPolicy
 	Budget *lifecycle.Budget
+	// PodResources: statuses tell the resources of pods as a whole.
+	PodResources bool
 	// StopSignals: statuses tell the stop signals of containers.
 	StopSignals bool
 	// Tracer makes a trace of each pod's start; nil for none.

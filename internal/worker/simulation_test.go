@@ -582,8 +582,9 @@ func (s *simulation) create(uid types.UID, a lifecycle.Action) (*simContainer, e
 	}
 	c := &simContainer{uid: uid, Container: observed.Container{ID: id, Name: a.Name, SandboxID: a.SandboxID,
 		State: observed.Created, Attempt: a.Attempt, CreatedAt: s.now, Hash: podspec.ContainerHash(a.Container)}}
+	c.Annotations = map[string]string{cri.AnnotationResources: "{}"}
 	if a.Delay > 0 {
-		c.Annotations = map[string]string{cri.AnnotationRestartDelay: a.Delay.String()}
+		c.Annotations[cri.AnnotationRestartDelay] = a.Delay.String()
 	}
 	s.containers[id] = c
 	return c, nil
@@ -806,8 +807,10 @@ func (s simAdmission) SubmitAll(requests []admission.Request) {
 		s.answers = append(s.answers, func() { r.Answer(v) })
 	}
 }
-func (s simAdmission) Leaving(types.UID) {}
-func (s simAdmission) Forget(types.UID)  {}
+func (s simAdmission) Resize(admission.ResizeRequest) {}
+func (s simAdmission) Unresize(*v1.Pod)               {}
+func (s simAdmission) Leaving(types.UID)              {}
+func (s simAdmission) Forget(types.UID)               {}
 
 var simEviction = status.Failure{Reason: "Evicted", Message: "The node was low on resource: memory."}
 var seedFlag = flag.Uint64("seed", 0, "run only this seed of the simulation, and print it")

@@ -35,12 +35,15 @@ type worker struct {
 	mu   sync.Mutex
 	mail mail
 
-	ctx     context.Context // carries the logger; ends with the agent
-	pod     *v1.Pod
-	runs    bool      // containers ran when the worker was made
-	arrived time.Time // when the worker was made
-	ending  time.Time // when Terminating began
-	state   State
+	ctx context.Context // carries the logger; ends with the agent
+	// pod is what is wanted, with the resources that are allocated to it; spec
+	// is what it asks for.
+	pod, spec *v1.Pod
+	resizing  resizing
+	runs      bool      // containers ran when the worker was made
+	arrived   time.Time // when the worker was made
+	ending    time.Time // when Terminating began
+	state     State
 	// verdict of an admission that waits.
 	verdict  admission.Verdict
 	history  lifecycle.History
@@ -77,7 +80,11 @@ type mail struct {
 	events  []Event
 	results []lifecycle.Result
 	objects bool
+	resizes []resizeAnswer
 }
+
+// newMail is an empty one.
+func newMail() mail { return mail{} }
 
 // rim is the context of a group of actions that can be cancelled together.
 type rim struct {
@@ -91,10 +98,14 @@ func newRim(ctx context.Context) rim {
 }
 
 func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have observed.Pod) *worker {
+	spec := pod
+	if p.Allocations != nil && !podspec.IsStatic(pod) {
+		pod = p.Allocations.Apply(spec)
+	}
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", uid)
 	ctx = klog.NewContext(ctx, logger)
 	w := &worker{
-		pool: p, uid: uid, ctx: ctx, pod: pod, arrived: p.Now(),
+		pool: p, uid: uid, ctx: ctx, pod: pod, spec: spec, arrived: p.Now(),
 		runs:   have.Running() > 0,
 		wake:   make(chan struct{}, 1),
 		idle:   make(chan struct{}),
@@ -104,6 +115,7 @@ func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have ob
 		fresh:    !podspec.IsStatic(pod) && !pod.CreationTimestamp.IsZero() && pod.Status.StartTime == nil && pod.DeletionTimestamp == nil,
 		previous: status.Previous(pod, p.Desired.Mirror(podspec.FullName(pod))),
 	}
+	w.recallResize()
 	w.traceStart()
 	return w
 }
@@ -207,6 +219,7 @@ func (w *worker) turn() (next time.Time) {
 	w.receive(now)
 	have := w.pool.Observed.Get(w.uid)
 	w.readDesired()
+	w.seekResize(now)
 	if !w.state.Claimed && w.state.Phase == Waiting {
 		if r, ok := w.claim(); ok {
 			w.pool.Admission.SubmitAll([]admission.Request{r})
@@ -215,6 +228,7 @@ func (w *worker) turn() (next time.Time) {
 	w.history.Prune(&have)
 	w.noteStart(have, now)
 	out := w.plan(have, now)
+	w.noteResize(out, now)
 	if w.state.Phase == Gone {
 		w.rest(now)
 		return time.Time{}
@@ -233,11 +247,7 @@ func (w *worker) turn() (next time.Time) {
 func (w *worker) receive(now time.Time) {
 	w.mu.Lock()
 	mail := w.mail
-	w.mail = struct {
-		events  []Event
-		results []lifecycle.Result
-		objects bool
-	}{}
+	w.mail = newMail()
 	w.mu.Unlock()
 	for _, r := range mail.results {
 		w.note(r, now)
@@ -256,6 +266,9 @@ func (w *worker) receive(now time.Time) {
 			}
 		}
 		w.step(e)
+	}
+	for _, a := range mail.resizes {
+		w.resizeAnswered(a, now)
 	}
 	if mail.objects {
 		w.history.Dirty(lifecycle.Key{Kind: lifecycle.Mount})
@@ -276,6 +289,8 @@ func (w *worker) note(r lifecycle.Result, now time.Time) {
 		w.cgroup = r.CgroupParent
 	case r.Err == nil && r.Kind == lifecycle.Mount:
 		w.mounts = r.Mounts
+	case r.Err == nil && r.Kind == lifecycle.Allocate:
+		w.resizeAllocated(r.Pod, now)
 	case r.Err != nil && errors.Is(r.Err, context.Canceled):
 		// Taken back by us: what is still wanted is asked for at once.
 		w.history.Wake(r.Kind)
@@ -295,7 +310,7 @@ func (w *worker) readDesired() {
 			// Downward API volumes show them.
 			w.history.Dirty(lifecycle.Key{Kind: lifecycle.Mount})
 		}
-		w.pod = d.Pod
+		w.ask(d.Pod)
 	}
 	grace := podspec.Grace(w.pod)
 	switch {
@@ -333,12 +348,18 @@ func (w *worker) step(e Event) {
 		"event", fmt.Sprintf("%T", e))
 	if w.state.Phase == Starting && before == Waiting {
 		w.warnOfFields()
+		if w.allocates() {
+			w.pool.Allocations.Accept(w.pod)
+		}
 	}
 	if w.state.Phase == Running {
 		w.noteRunning()
 	}
 	if w.state.Phase == Terminated {
 		w.pool.Admission.Forget(w.uid)
+	}
+	if w.state.Phase >= Terminating {
+		w.endResize()
 	}
 	if w.state.Phase == Terminating {
 		w.ending = w.pool.Now()
@@ -355,9 +376,10 @@ func (w *worker) plan(have observed.Pod, now time.Time) lifecycle.Output {
 			Crash: w.pool.Crash, Budgeted: w.pool.Budget != nil && !podspec.IsCritical(w.pod),
 			Status: w.previous,
 			Grace:  w.state.Grace, Since: w.ending, Why: w.state.Why,
-			Delete: w.state.Deleted && !w.state.Removed,
-			Gone:   w.state.Removed,
-			Silent: w.state.Removed,
+			Delete:   w.state.Deleted && !w.state.Removed,
+			Gone:     w.state.Removed,
+			Silent:   w.state.Removed,
+			Allocate: w.resizing.granted,
 		}
 		switch w.state.Phase {
 		case Waiting:
@@ -479,8 +501,11 @@ func (w *worker) publish(have observed.Pod, out lifecycle.Output, now time.Time)
 		Pod: w.pod, Previous: w.previous, Observed: w.settled(have, untold),
 		Waiting: out.Waiting, Failure: w.state.Failure,
 		Probes: w.probed(have), RestartingAll: out.RestartingAll, StopSignals: w.pool.StopSignals,
-		Ended:        w.state.Phase >= Terminated,
-		Terminating:  w.state.Phase == Terminating,
+		Ended:         w.state.Phase >= Terminated,
+		Terminating:   w.state.Phase == Terminating,
+		ResizePending: w.resizing.pending, ResizeInProgress: w.resizing.progress, Has: w.hasResources(have),
+		Undecided:    w.undecided(),
+		PodResources: w.pool.PodResources, PodHas: w.podHas(),
 		VolumesReady: w.volumesReady(have),
 		Explanation:  explanation,
 		RuntimeName:  w.pool.RuntimeName,
@@ -545,7 +570,8 @@ func (w *worker) begin(have observed.Pod, out lifecycle.Output, now time.Time) {
 		}
 		ctx := w.stops.ctx
 		switch a.Kind {
-		case lifecycle.Prepare, lifecycle.Mount, lifecycle.RunSandbox, lifecycle.PullImage, lifecycle.StartContainer, lifecycle.PostStart:
+		case lifecycle.Prepare, lifecycle.Mount, lifecycle.RunSandbox, lifecycle.PullImage, lifecycle.StartContainer, lifecycle.PostStart,
+			lifecycle.Allocate, lifecycle.ResizePod, lifecycle.ResizeContainer:
 			ctx = w.starts.ctx
 		case lifecycle.PreStop:
 			ctx = w.hooks.ctx
@@ -569,6 +595,9 @@ func (w *worker) leave() {
 	}
 	if w.pool.Probes != nil {
 		w.pool.Probes.Forget(w.uid)
+	}
+	if w.allocates() {
+		w.pool.Allocations.Forget(w.uid)
 	}
 	w.pool.Statuses.Forget(w.uid)
 	w.pool.Admission.Forget(w.uid)

@@ -107,13 +107,20 @@ func (r rim) Unmount(ctx context.Context, uid types.UID) error {
 	})
 }
 
-func (r rim) EnsurePod(ctx context.Context, pod *v1.Pod) (string, error) {
+func (r rim) EnsurePod(ctx context.Context, pod *v1.Pod) (string, bool, error) {
 	err := r.d.change(ctx, r.wire, "EnsureCgroup", pod.UID, func() {
 		r.d.cgroups[pod.UID] = true
 		r.d.logs[pod.UID] = true
 	})
-	return "/kubepods/pod" + string(pod.UID), err
+	return "/kubepods/pod" + string(pod.UID), false, err
 }
+
+func (r rim) ResizePod(ctx context.Context, pod *v1.Pod, _ podspec.Amounts, _ bool) (bool, error) {
+	err := r.d.change(ctx, r.wire, "ResizeCgroup", pod.UID, func() {})
+	return err == nil, err
+}
+
+func (r rim) MemoryUsage(*v1.Pod, string) (int64, error) { return 1 << 20, nil }
 
 func (r rim) RemovePod(ctx context.Context, uid types.UID) error {
 	return r.d.change(ctx, r.wire, "RemoveCgroup", uid, func() {
@@ -136,6 +143,10 @@ func (r rim) RemoveLogs(uid types.UID) error {
 type configs struct{}
 
 func (configs) RuntimeHandler(context.Context, *v1.Pod) (string, error) { return "", nil }
+
+func (configs) Resources(*v1.Pod, *v1.Container, podspec.Amounts) *runtimeapi.ContainerResources {
+	return &runtimeapi.ContainerResources{}
+}
 
 func (configs) Sandbox(pod *v1.Pod, attempt uint32, _ string) (*runtimeapi.PodSandboxConfig, error) {
 	c := critest.SandboxConfig(pod.Namespace, pod.Name, string(pod.UID), attempt)

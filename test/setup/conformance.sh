@@ -9,7 +9,9 @@ DIR=$CACHE/conformance-$KUBERNETES_VERSION
 VERSION_PKG=k8s.io/component-base/version
 LDFLAGS="-s -w -X $VERSION_PKG.gitVersion=$KUBERNETES_VERSION -X $VERSION_PKG.gitMajor=1 -X $VERSION_PKG.gitMinor=37"
 # What the root of the images holds besides Debian's minimum.
-ROOT_PACKAGES=curl,bind9-dnsutils,iproute2,netcat-openbsd,socat,nginx-light
+ROOT_PACKAGES=busybox-static,curl,bind9-dnsutils,iproute2,netcat-openbsd,socat,nginx
+# Later than the machine's: tests depend on what busybox 1.37 does.
+ROOT_SUITE=trixie
 
 # built NAME: whether the part was made of what comes on standard input;
 # done_with NAME says so afterwards.
@@ -23,13 +25,10 @@ done_with() {
 }
 
 packages() {
-  local missing=()
-  command -v debootstrap >/dev/null || missing+=(debootstrap)
-  command -v bash-static >/dev/null || missing+=(bash-static)
-  [ ${#missing[@]} = 0 ] && return
-  need_root "installing ${missing[*]}"
-  step "installing ${missing[*]}" env DEBIAN_FRONTEND=noninteractive sh -c \
-    "apt-get update -q && apt-get install -q -y --no-install-recommends ${missing[*]}"
+  command -v debootstrap >/dev/null && return
+  need_root "installing debootstrap"
+  step "installing debootstrap" env DEBIAN_FRONTEND=noninteractive sh -c \
+    "apt-get update -q && apt-get install -q -y --no-install-recommends debootstrap"
 }
 
 suite() {
@@ -58,11 +57,11 @@ dns() {
 # root: a small Debian, in which the programs of the images find the tools that
 # tests run beside them.
 root() {
-  built root <<<"$ROOT_PACKAGES" && return
+  built root <<<"$ROOT_SUITE $ROOT_PACKAGES" && return
   need_root "making the root of the images"
   rm -rf "$DIR/root" "$DIR/root.new"
   build_root() {
-    debootstrap --variant=minbase --include="$ROOT_PACKAGES" bookworm "$DIR/root.new" http://deb.debian.org/debian
+    debootstrap --variant=minbase --include="$ROOT_PACKAGES" "$ROOT_SUITE" "$DIR/root.new" http://deb.debian.org/debian
     rm -rf "$DIR"/root.new/{var/cache/apt,var/lib/apt/lists,usr/share/doc,usr/share/locale,usr/share/man,dev/*}
   }
   step "making the root of the images (debootstrap, two minutes, once)" build_root

@@ -1,7 +1,7 @@
 // Command images makes the container images of the upstream end-to-end suite,
 // under their upstream names, from local parts: the upstream test programs, a
-// small Debian root, Debian's static busybox and bash. They stand in for what
-// cannot be pulled here; test/setup/conformance.sh makes the parts.
+// small Debian root and its static busybox. They stand in for what cannot be
+// pulled here; test/setup/conformance.sh makes the parts.
 //
 //	go run ./test/conformance/images -o FILE -parts DIR
 //
@@ -57,7 +57,10 @@ func images(parts, pause, source string) ([]oci.Image, error) {
 		return body
 	}
 	agnhost, nnp := read(filepath.Join(parts, "agnhost")), read(filepath.Join(parts, "nonewprivs"))
-	busybox, bash := read("/bin/busybox"), read("/bin/bash-static")
+	shell := filepath.Join(parts, "root/usr/bin/busybox")
+	busybox := read(shell)
+	applets, err := exec.Command(shell, "--list").Output()
+	failed = errors.Join(failed, err)
 	porter := filepath.Join(source, "test/images/agnhost/porter")
 	cert, key := read(filepath.Join(porter, "localhost.crt")), read(filepath.Join(porter, "localhost.key"))
 	pauseImage, err := registryFiles(pause)
@@ -92,7 +95,7 @@ func images(parts, pause, source string) ([]oci.Image, error) {
 		{
 			Names:  []string{registry + "busybox:1.37.0-2"},
 			Cmd:    []string{"sh"},
-			Layers: []*oci.Layer{oci.Files(busyboxFiles(busybox, bash)...)},
+			Layers: []*oci.Layer{oci.Files(busyboxFiles(busybox, strings.Fields(string(applets)))...)},
 		},
 		nginx,
 		{Names: []string{registry + "nonroot:1.5"}, User: "1234", Cmd: []string{"/bin/bash"}, Layers: []*oci.Layer{root}},
@@ -107,10 +110,8 @@ func images(parts, pause, source string) ([]oci.Image, error) {
 	}, nil
 }
 
-// busyboxFiles are those of the busybox image. Its sh is bash: Debian's ash
-// keeps variables whose names are no identifiers from the programs it starts,
-// which later versions do not.
-func busyboxFiles(busybox, bash []byte) []oci.File {
+// busyboxFiles are those of the busybox image.
+func busyboxFiles(busybox []byte, applets []string) []oci.File {
 	dir := func(path string, mode fs.FileMode) oci.File { return oci.File{Path: path, Mode: fs.ModeDir | mode} }
 	files := []oci.File{
 		dir("etc", 0o755), dir("root", 0o700), dir("tmp", fs.ModeSticky|0o777), dir("var", 0o755), dir("home", 0o755), dir("usr", 0o755),
@@ -118,11 +119,9 @@ func busyboxFiles(busybox, bash []byte) []oci.File {
 		{Path: "etc/group", Mode: 0o644, Body: []byte("root:x:0:\nnobody:x:65534:\n")},
 		dir("bin", 0o755),
 		{Path: "bin/busybox", Mode: 0o755, Body: busybox},
-		{Path: "bin/sh", Mode: 0o755, Body: bash},
 	}
-	applets, _ := exec.Command("/bin/busybox", "--list").Output()
-	for _, name := range strings.Fields(string(applets)) {
-		if name != "busybox" && name != "sh" {
+	for _, name := range applets {
+		if name != "busybox" {
 			files = append(files, oci.File{Path: "bin/" + name, Mode: 0o777, Link: "busybox"})
 		}
 	}

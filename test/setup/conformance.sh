@@ -9,7 +9,7 @@ DIR=$CACHE/conformance-$KUBERNETES_VERSION
 VERSION_PKG=k8s.io/component-base/version
 LDFLAGS="-s -w -X $VERSION_PKG.gitVersion=$KUBERNETES_VERSION -X $VERSION_PKG.gitMajor=1 -X $VERSION_PKG.gitMinor=37"
 # What the root of the images holds besides Debian's minimum.
-ROOT_PACKAGES=busybox-static,curl,bind9-dnsutils,iproute2,netcat-openbsd,socat,nginx
+ROOT_PACKAGES=busybox-static,bash-static,curl,bind9-dnsutils,iproute2,netcat-openbsd,socat,nginx
 # Later than the machine's: tests depend on what busybox 1.37 does.
 ROOT_SUITE=trixie
 
@@ -71,10 +71,11 @@ root() {
 
 images() {
   local src=$ROOT/test/conformance/images/main.go source
-  built images < <(cat "$src" "$ROOT"/test/images/oci/*.go && cd "$DIR" && ls root.*.done suite.*.done && cd "$CACHE/images" && ls ./*.done) && return
+  built images < <(cat "$src" "$ROOT/test/conformance/images/sh/main.go" "$ROOT"/test/images/oci/*.go && cd "$DIR" && ls root.*.done suite.*.done && cd "$CACHE/images" && ls ./*.done) && return
   source=$(cd "$ROOT/test/tooling" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
   build_images() {
-    cd "$ROOT" && go run ./test/conformance/images -o "$DIR/images.tar" -parts "$DIR" -pause "$CACHE/images/pause.tar" -kubernetes "$source"
+    cd "$ROOT" && CGO_ENABLED=0 go build -ldflags "-s -w" -o "$DIR/sh" ./test/conformance/images/sh &&
+      go run ./test/conformance/images -o "$DIR/images.tar" -parts "$DIR" -pause "$CACHE/images/pause.tar" -kubernetes "$source"
   }
   step "making the images of the suite" build_images
   done_with images

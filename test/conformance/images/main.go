@@ -26,7 +26,7 @@ import (
 
 func main() {
 	out := flag.String("o", "", "the archive to write (required)")
-	parts := flag.String("parts", "", "folder with agnhost, nonewprivs and root (required)")
+	parts := flag.String("parts", "", "folder with agnhost, nonewprivs, sh and root (required)")
 	pause := flag.String("pause", "", "the archive of the pause image (required)")
 	source := flag.String("kubernetes", "", "source of k8s.io/kubernetes (required)")
 	flag.Parse()
@@ -58,7 +58,7 @@ func images(parts, pause, source string) ([]oci.Image, error) {
 	}
 	agnhost, nnp := read(filepath.Join(parts, "agnhost")), read(filepath.Join(parts, "nonewprivs"))
 	shell := filepath.Join(parts, "root/usr/bin/busybox")
-	busybox := read(shell)
+	busybox, bash, sh := read(shell), read(filepath.Join(parts, "root/bin/bash-static")), read(filepath.Join(parts, "sh"))
 	applets, err := exec.Command(shell, "--list").Output()
 	failed = errors.Join(failed, err)
 	porter := filepath.Join(source, "test/images/agnhost/porter")
@@ -95,11 +95,15 @@ func images(parts, pause, source string) ([]oci.Image, error) {
 		{
 			Names:  []string{registry + "busybox:1.37.0-2"},
 			Cmd:    []string{"sh"},
-			Layers: []*oci.Layer{oci.Files(busyboxFiles(busybox, strings.Fields(string(applets)))...)},
+			Layers: []*oci.Layer{oci.Files(busyboxFiles(busybox, bash, sh, strings.Fields(string(applets)))...)},
 		},
 		nginx,
 		{Names: []string{registry + "nonroot:1.5"}, User: "1234", Cmd: []string{"/bin/bash"}, Layers: []*oci.Layer{root}},
-		{Names: []string{registry + "ipc-utils:1.4"}, Cmd: []string{"/bin/sh"}, Layers: []*oci.Layer{root}},
+		{
+			Names:  []string{registry + "ipc-utils:1.4", registry + "glibc-dns-testing:2.1.1"},
+			Cmd:    []string{"/bin/sh"},
+			Layers: []*oci.Layer{root},
+		},
 		{
 			Names: []string{registry + "nonewprivs:1.4"},
 			Cmd:   []string{"nnp"},
@@ -111,7 +115,7 @@ func images(parts, pause, source string) ([]oci.Image, error) {
 }
 
 // busyboxFiles are those of the busybox image.
-func busyboxFiles(busybox []byte, applets []string) []oci.File {
+func busyboxFiles(busybox, bash, sh []byte, applets []string) []oci.File {
 	dir := func(path string, mode fs.FileMode) oci.File { return oci.File{Path: path, Mode: fs.ModeDir | mode} }
 	files := []oci.File{
 		dir("etc", 0o755), dir("root", 0o700), dir("tmp", fs.ModeSticky|0o777), dir("var", 0o755), dir("home", 0o755), dir("usr", 0o755),
@@ -119,9 +123,11 @@ func busyboxFiles(busybox []byte, applets []string) []oci.File {
 		{Path: "etc/group", Mode: 0o644, Body: []byte("root:x:0:\nnobody:x:65534:\n")},
 		dir("bin", 0o755),
 		{Path: "bin/busybox", Mode: 0o755, Body: busybox},
+		{Path: "bin/bash", Mode: 0o755, Body: bash},
+		{Path: "bin/sh", Mode: 0o755, Body: sh},
 	}
 	for _, name := range applets {
-		if name != "busybox" {
+		if name != "busybox" && name != "sh" {
 			files = append(files, oci.File{Path: "bin/" + name, Mode: 0o777, Link: "busybox"})
 		}
 	}

@@ -125,14 +125,22 @@ func busyboxFiles(busybox, bash, sh []byte, applets []string) []oci.File {
 		{Path: "bin/busybox", Mode: 0o755, Body: busybox},
 		{Path: "bin/bash", Mode: 0o755, Body: bash},
 		{Path: "bin/sh", Mode: 0o755, Body: sh},
+		{Path: "bin/ip", Mode: 0o755, Body: []byte(ip)},
 	}
 	for _, name := range applets {
-		if name != "busybox" && name != "sh" {
+		if name != "busybox" && name != "sh" && name != "ip" {
 			files = append(files, oci.File{Path: "bin/" + name, Mode: 0o777, Link: "busybox"})
 		}
 	}
 	return files
 }
+
+// ip makes a bridge where a dummy device is asked for: the kernel of the tests'
+// machine has none of those, and both take the same privilege.
+const ip = `#!/bin/sh
+case "$*" in "link add "*" type dummy") set -- link add "$3" type bridge ;; esac
+exec /bin/busybox ip "$@"
+`
 
 // registryFiles are what the registry that agnhost can play serves: the pause
 // image as pause:testing, in the folders of a Docker registry.

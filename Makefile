@@ -46,7 +46,7 @@ test-cluster: ## a real control plane, on containerd 2.4 and 1.6 (root; CONTAINE
 test-v2: ## cgroup v2 and the systemd driver, in a virtual machine (root)
 	@$(STAGES) v2
 
-bench: ## measure against bare CRI calls and the upstream kubelet (root; SCENARIO=1,kill ROUNDS=3 KUBELET=path)
+bench: ## measure against bare CRI calls and the upstream kubelet (root; SHORT=1, SCENARIO=1,kill, KUBELET=path …)
 	@$(STAGES) bench
 
 conformance: ## judge the kubelet by the upstream e2e suite's [NodeConformance] (root; FOCUS='EmptyDir' KUBELET=path|upstream CONTAINERD=1.6 RUNTIME=crun)

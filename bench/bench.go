@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -39,7 +40,7 @@ type bench struct {
 	client   kubernetes.Interface
 	columns  []*column // in the order of allColumns
 	observer *observer
-	names    int
+	names    atomic.Int64
 	mark     int64 // how far the audit log has been read
 }
 
@@ -219,8 +220,7 @@ func (b *bench) createObjects(ctx context.Context) error {
 
 // name makes a pod name that was not used before.
 func (b *bench) name(prefix string) string {
-	b.names++
-	return fmt.Sprintf("%s-%d", prefix, b.names)
+	return fmt.Sprintf("%s-%d", prefix, b.names.Add(1))
 }
 
 // rotate returns the columns in an order that changes with each turn, so that

@@ -36,8 +36,11 @@ type options struct {
 	rounds    int
 	kubelet   string
 	out       string
+	document  string
 	idle      time.Duration
+	settle    time.Duration
 	pods      int
+	churn     int
 	columns   []string
 	batches   []int
 	keep      bool
@@ -55,7 +58,10 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each scenario")
 	flag.StringVar(&o.kubelet, "kubelet", "", "the kubelet to measure in place of this project's own")
 	flag.StringVar(&o.out, "out", "bench/results", "folder of the results")
-	flag.DurationVar(&o.idle, "idle", time.Minute, "how long an idle kubelet is measured")
+	flag.StringVar(&o.document, "document", "", "a Markdown file into which the report is put, with the picture beside it")
+	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long an idle kubelet is measured")
+	flag.DurationVar(&o.settle, "settle", 10*time.Second, "how long a kubelet is left alone before its idling is measured")
+	flag.IntVar(&o.churn, "churn", 100, "pods that are started and removed one after another, at least 20")
 	flag.IntVar(&o.pods, "pods", 10, "pods, kills and deletions of a round, one at a time")
 	flag.StringVar(&batches, "batches", "50,110", "sizes of the batches")
 	flag.StringVar(&columns, "columns", strings.Join(allColumns, ","), "columns to measure")
@@ -67,6 +73,9 @@ func main() {
 			exitOn(fmt.Errorf("--batches: %q is not a number of pods", size))
 		}
 		o.batches = append(o.batches, n)
+	}
+	if o.churn < 20 {
+		exitOn(fmt.Errorf("--churn: %d pods are too few to tell a slope", o.churn))
 	}
 	o.columns = strings.Split(columns, ",")
 	if names != "" {
@@ -126,6 +135,12 @@ func run(ctx context.Context, o options) (err error) {
 	text := b.report.markdown()
 	fmt.Println(text)
 	say("written: %s", filepath.Join(o.out, "bench.{md,json,svg}"))
+	if o.document != "" {
+		if err := b.report.writeInto(o.document); err != nil {
+			return err
+		}
+		say("written: %s", o.document)
+	}
 	if n := len(b.report.Failures); n > 0 {
 		return fmt.Errorf("%d of %d scenarios failed", n, len(chosen))
 	}

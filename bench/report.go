@@ -25,6 +25,7 @@ const (
 	millicores      unit = "millicores"
 	mebibytes       unit = "MiB"
 	perMiB          unit = "CPU ms/MiB"
+	kibibytes       unit = "KiB"
 	mibPerSecond    unit = "MiB/s"
 	kibPerPod       unit = "KiB/pod"
 	perPod          unit = "per pod"
@@ -235,6 +236,56 @@ func (r *report) write(dir string) error {
 	return nil
 }
 
+// The part of a document that is the report's.
+const (
+	documentBegin = "<!-- begin of what make bench writes -->\n"
+	documentEnd   = "<!-- end of what make bench writes -->\n"
+)
+
+// writeInto puts the report into a document, in place of the one that is
+// there, and the picture beside it.
+func (r *report) writeInto(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read document: %w", err)
+	}
+	before, rest, ok1 := strings.Cut(string(text), documentBegin)
+	_, after, ok2 := strings.Cut(rest, documentEnd)
+	if !ok1 || !ok2 {
+		return fmt.Errorf("write document %s: it has no lines %q and %q", path, documentBegin, documentEnd)
+	}
+	picture := strings.TrimSuffix(path, filepath.Ext(path)) + ".svg"
+	if err := os.WriteFile(picture, r.picture(), 0o644); err != nil {
+		return fmt.Errorf("write picture: %w", err)
+	}
+	report := fmt.Sprintf("%s\n%s\n![distributions of all times](%s)\n\n", documentBegin, r.markdown(), filepath.Base(picture))
+	if err := os.WriteFile(path, []byte(before+report+documentEnd+after), 0o644); err != nil {
+		return fmt.Errorf("write document: %w", err)
+	}
+	return nil
+}
+
+// verdict lists the goals that were missed.
+func (r *report) verdict(b *strings.Builder) {
+	met, all := 0, 0
+	var missed []string
+	for _, w := range r.Rows {
+		for _, g := range w.Goals {
+			all++
+			if g.Met {
+				met++
+			} else {
+				missed = append(missed, fmt.Sprintf("- %s: %.2f, goal %s", w.What, g.Ratio, g.Goal))
+			}
+		}
+	}
+	fmt.Fprintf(b, "\n%d of %d goals met.", met, all)
+	if len(missed) > 0 {
+		fmt.Fprintf(b, " Missed:\n\n%s", strings.Join(missed, "\n"))
+	}
+	b.WriteString("\n")
+}
+
 // markdown is the report as a table.
 func (r *report) markdown() string {
 	var b strings.Builder
@@ -276,6 +327,7 @@ func (r *report) markdown() string {
 		}
 		fmt.Fprintf(&b, " %s |\n", strings.Join(goals, "; "))
 	}
+	r.verdict(&b)
 	for _, f := range r.Failures {
 		fmt.Fprintf(&b, "\nFailed: %s\n", f)
 	}

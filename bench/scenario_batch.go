@@ -235,6 +235,28 @@ func (b *bench) deleteAll(ctx context.Context, c *column, pods []*v1.Pod, latenc
 	return last.Sub(begin), nil
 }
 
+// deleteEverything deletes the pods of all columns and waits until nothing of
+// them is left.
+func (b *bench) deleteEverything(ctx context.Context) error {
+	for _, c := range b.columns {
+		list, err := b.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "column=" + c.name})
+		if err != nil {
+			return fmt.Errorf("list pods: %w", err)
+		}
+		var pods []*v1.Pod
+		for i := range list.Items {
+			pods = append(pods, &list.Items[i])
+		}
+		if _, err := b.deleteAll(ctx, c, pods, nil); err != nil {
+			return err
+		}
+		if err := c.quiet(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // quiet waits until what follows the end of pods is over, so that the next
 // column is measured alone. Upstream removes sandboxes once a minute only;
 // what it then does is left to chance, as on any node.

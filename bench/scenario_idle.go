@@ -20,9 +20,6 @@ import (
 	"kubelet/test/harness"
 )
 
-// settling is how long a kubelet is left alone before its idling is measured.
-const settling = 15 * time.Second
-
 // idleAll measures kubelets that have nothing to do, one after another.
 func (b *bench) idleAll(ctx context.Context) error {
 	for turn := range max(1, b.rounds/3) {
@@ -40,7 +37,8 @@ func (b *bench) idleAll(ctx context.Context) error {
 			return err
 		}
 		for _, c := range b.kubelets(turn) {
-			if err := b.idleInMemory(ctx, c); err != nil {
+			err := b.inMemory(ctx, c, func() error { return b.idleOne(ctx, c, []int{250, 500}, inMemorySuffix) })
+			if err != nil {
 				return err
 			}
 		}
@@ -57,7 +55,7 @@ func (b *bench) idleOne(ctx context.Context, c *column, levels []int, suffix str
 			return err
 		}
 		pods = append(pods, more...)
-		time.Sleep(settling)
+		time.Sleep(b.settle)
 		if err := b.measureIdle(ctx, c, n, suffix); err != nil {
 			return err
 		}
@@ -110,16 +108,22 @@ func (b *bench) measureIdle(ctx context.Context, c *column, n int, suffix string
 // https is a client of the kubelet's own port, with the cluster
 // administrator's certificate.
 func (c *column) https() (*http.Client, string, error) {
-	cert, err := tls.X509KeyPair(c.node.Cluster.Config.CertData, c.node.Cluster.Config.KeyData)
+	client, err := secureClient(c.node)
+	return client, "https://" + net.JoinHostPort(c.node.IP(), "10250"), err
+}
+
+// secureClient is an HTTP client on a node, with the cluster administrator's
+// certificate.
+func secureClient(node *harness.Node) (*http.Client, error) {
+	cert, err := tls.X509KeyPair(node.Cluster.Config.CertData, node.Cluster.Config.KeyData)
 	if err != nil {
-		return nil, "", fmt.Errorf("load client certificate: %w", err)
+		return nil, fmt.Errorf("load client certificate: %w", err)
 	}
 	return &http.Client{Timeout: patience, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return c.node.Dial(ctx, network, address)
-		},
-		TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true}, // the kubelet's certificate is its own
-	}}, "https://" + net.JoinHostPort(c.node.IP(), "10250"), nil
+		DialContext: node.Dial,
+		// A kubelet's certificate is its own.
+		TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true},
+	}}, nil
 }
 
 // metric reads one value from the kubelet's /metrics.
@@ -149,7 +153,10 @@ func (c *column) metric(ctx context.Context, name string) (float64, error) {
 	return 0, fmt.Errorf("no metric %s", name)
 }
 
-const memorySocket = "/run/memory-runtime.sock"
+const (
+	memorySocket   = "/run/memory-runtime.sock"
+	inMemorySuffix = " (runtime in memory)"
+)
 
 // serveMemoryRuntime is the program behind memorySocket.
 func serveMemoryRuntime(path string) error {
@@ -161,8 +168,9 @@ func serveMemoryRuntime(path string) error {
 	select {}
 }
 
-// idleInMemory measures a kubelet on a runtime that has no processes.
-func (b *bench) idleInMemory(ctx context.Context, c *column) error {
+// inMemory does something while the column's kubelet runs on a runtime that has
+// no processes.
+func (b *bench) inMemory(ctx context.Context, c *column, do func() error) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -176,5 +184,5 @@ func (b *bench) idleInMemory(ctx context.Context, c *column) error {
 		return err
 	}
 	defer c.stopKubelet()
-	return b.idleOne(ctx, c, []int{250, 500}, " (runtime in memory)")
+	return do()
 }

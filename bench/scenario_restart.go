@@ -39,7 +39,7 @@ func (b *bench) restart(ctx context.Context) error {
 			if err := b.active(ctx, c); err != nil {
 				return err
 			}
-			time.Sleep(settling)
+			time.Sleep(b.settle)
 			if err := b.restartOne(ctx, c, n, known, fresh, early, cpu); err != nil {
 				return err
 			}

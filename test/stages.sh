@@ -148,15 +148,20 @@ stage_v2() {
   test/guest/test.sh
 }
 
-# SCENARIO, ROUNDS, PODS, IDLE, KUBELET, KEEP and RESULTS go to the program; see
-# docs/performance.md.
+# What can be set in the environment is in docs/performance.md.
 stage_bench() {
   need_root bench
   test/setup/deps.sh
   test/setup/controlplane.sh
   go build -o bin/bench ./bench
-  bin/bench ${SCENARIO:+-scenario "$SCENARIO"} ${ROUNDS:+-rounds "$ROUNDS"} ${PODS:+-pods "$PODS"} \
-    ${IDLE:+-idle "$IDLE"} ${KUBELET:+-kubelet "$KUBELET"} ${KEEP:+-keep} ${RESULTS:+-out "$RESULTS"}
+  local flags=() name
+  if [ -n "${SHORT:-}" ]; then
+    flags=(-rounds 1 -pods 6 -idle 10s -settle 5s -batches 50 -churn 20)
+  fi
+  for name in SCENARIO ROUNDS PODS IDLE SETTLE CHURN BATCHES KUBELET DOCUMENT; do
+    [ -z "${!name:-}" ] || flags+=("-${name,,}" "${!name}")
+  done
+  bin/bench "${flags[@]}" ${KEEP:+-keep} ${RESULTS:+-out "$RESULTS"}
 }
 
 # FOCUS, SKIP, SLOW, KUBELET, RUNTIME, PROCS, KEEP and CONTAINERD say what is

@@ -41,6 +41,7 @@ type options struct {
 	settle    time.Duration
 	pods      int
 	churn     int
+	log       int
 	columns   []string
 	batches   []int
 	keep      bool
@@ -62,6 +63,7 @@ func main() {
 	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long an idle kubelet is measured")
 	flag.DurationVar(&o.settle, "settle", 10*time.Second, "how long a kubelet is left alone before its idling is measured")
 	flag.IntVar(&o.churn, "churn", 100, "pods that are started and removed one after another, at least 20")
+	flag.IntVar(&o.log, "log", 500, "size of the log that is read, in MB")
 	flag.IntVar(&o.pods, "pods", 10, "pods, kills and deletions of a round, one at a time")
 	flag.StringVar(&batches, "batches", "50,110", "sizes of the batches")
 	flag.StringVar(&columns, "columns", strings.Join(allColumns, ","), "columns to measure")

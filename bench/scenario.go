@@ -23,7 +23,7 @@ func scenarios() []scenario {
 		{"6", "restart", "kubelet killed with 110 pods and started again", (*bench).restart},
 		{"7", "probe", "50 pods with probes each second: CPU; a failing probe → seen in the API", (*bench).probe},
 		{"8", "exec", "a short command in a container", (*bench).exec},
-		{"8", "logs", "a log of 500 MiB, read directly and through the API server", (*bench).logs},
+		{"8", "logs", "a long log, read directly and through the API server", (*bench).logs},
 		{"8", "metrics", "/stats/summary, /metrics/cadvisor and /metrics/resource with 50 and 250 pods", (*bench).metrics},
 		{"8", "update", "ConfigMap changed → file changed in the pod", (*bench).update},
 		{"8", "churn", "pods one after another: what each leaves in the kubelet's memory", (*bench).churn},

@@ -16,10 +16,8 @@ import (
 	"kubelet/test/harness"
 )
 
-const (
-	logBytes = 500 << 20 // what the container has said
-	logLine  = 100       // bytes of a line of it, its end included
-)
+// logLine is how long a line of the log is, its end included.
+const logLine = 100
 
 // logs reads the whole log of a container by a client that only counts, from
 // the kubelet's own port and through the API server.
@@ -40,7 +38,7 @@ func (b *bench) logs(ctx context.Context) error {
 			return err
 		}
 		pods[c] = pod
-		if err := writeLog(c.node.Path(filepath.Join(harness.LogDir(pod), "main", "0.log"))); err != nil {
+		if err := writeLog(c.node.Path(filepath.Join(harness.LogDir(pod), "main", "0.log")), b.log*1e6/logLine); err != nil {
 			return err
 		}
 	}
@@ -70,9 +68,10 @@ func (b *bench) logs(ctx context.Context) error {
 }
 
 func (b *bench) readLog(ctx context.Context, c *column, way string, client *http.Client, url string) error {
-	speed := b.report.row("8", "log of 500 MiB read "+way, mibPerSecond)
+	what := fmt.Sprintf("log of %d MB read %s", b.log, way)
+	speed := b.report.row("8", what, mibPerSecond)
 	speed.goal(ratio{of: ownColumn, to: upstreamColumn, least: map[string]float64{"directly": 10, "through the API server": 5}[way]})
-	cost := b.report.row("8", "log of 500 MiB read "+way+": CPU of the kubelet", perMiB)
+	cost := b.report.row("8", what+": CPU of the kubelet", perMiB)
 	defer client.CloseIdleConnections()
 	before, err := c.cpu()
 	if err != nil {
@@ -83,8 +82,8 @@ func (b *bench) readLog(ctx context.Context, c *column, way string, client *http
 	if err != nil {
 		return err
 	}
-	if n != logBytes {
-		return fmt.Errorf("read log of %s %s: %d of %d bytes", c.name, way, n, logBytes)
+	if n != int64(b.log)*1e6 {
+		return fmt.Errorf("read log of %s %s: %d bytes, not %d MB", c.name, way, n, b.log)
 	}
 	seconds := time.Since(begin).Seconds()
 	after, err := c.cpu()
@@ -119,17 +118,20 @@ func fetch(ctx context.Context, client *http.Client, url string) (int64, error) 
 }
 
 // writeLog adds what a runtime would have written to a log.
-func writeLog(path string) (err error) {
+func writeLog(path string, lines int) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return fmt.Errorf("write log: %w", err)
 	}
 	defer f.Close()
 	w := bufio.NewWriterSize(f, 1<<20)
-	at := time.Now().Add(-time.Hour)
-	for i := range logBytes / logLine {
+	at := time.Now().Add(-time.Hour).UTC()
+	line := make([]byte, 0, 2*logLine)
+	for i := range lines {
 		at = at.Add(time.Microsecond)
-		fmt.Fprintf(w, "%s stdout F %0*d\n", at.UTC().Format("2006-01-02T15:04:05.000000000Z07:00"), logLine-1, i)
+		line = at.AppendFormat(line[:0], "2006-01-02T15:04:05.000000000Z07:00")
+		line = fmt.Appendf(line, " stdout F %0*d\n", logLine-1, i)
+		_, _ = w.Write(line) // Flush tells
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("write log: %w", err)

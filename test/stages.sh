@@ -158,7 +158,7 @@ stage_bench() {
   if [ -n "${SHORT:-}" ]; then
     flags=(-rounds 1 -pods 6 -idle 10s -settle 5s -batches 50 -churn 20)
   fi
-  for name in SCENARIO ROUNDS PODS IDLE SETTLE CHURN BATCHES KUBELET DOCUMENT; do
+  for name in SCENARIO ROUNDS PODS IDLE SETTLE CHURN LOG BATCHES KUBELET DOCUMENT; do
     [ -z "${!name:-}" ] || flags+=("-${name,,}" "${!name}")
   done
   bin/bench "${flags[@]}" ${KEEP:+-keep} ${RESULTS:+-out "$RESULTS"}

@@ -11,7 +11,7 @@ import (
 const (
 	pictureWidth = 960
 	plotLeft     = 120
-	plotRight    = pictureWidth - 90
+	plotRight    = pictureWidth - 120
 	lane         = 22
 	titleHeight  = 26
 	axisHeight   = 22
@@ -27,7 +27,7 @@ var shown = map[string]string{floorColumn: "floor", upstreamColumn: "upstream", 
 func (r *report) picture() []byte {
 	var body bytes.Buffer
 	y := 44.0
-	for _, w := range r.Rows {
+	for _, w := range r.ordered() {
 		if w.Unit != milliseconds || w.isNote || len(w.Values[ownColumn]) < 3 {
 			continue
 		}
@@ -36,7 +36,7 @@ func (r *report) picture() []byte {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%.0f" font-family="sans-serif" font-size="12">`+"\n", pictureWidth, y+10)
 	out.WriteString(`<rect width="100%" height="100%" fill="white"/>` + "\n")
-	fmt.Fprintf(&out, `<text x="12" y="22" font-size="15">Milliseconds; a dot is one pod, the box holds the middle half, the bar is the median, the triangle the 99th percentile</text>`+"\n")
+	fmt.Fprintf(&out, `<text x="12" y="22" font-size="14">Milliseconds; a dot is one measurement, the box holds the middle half, the bar is the median, the triangle the 99th percentile</text>`+"\n")
 	out.Write(body.Bytes())
 	out.WriteString("</svg>\n")
 	return out.Bytes()

@@ -129,6 +129,11 @@ func (r *report) row(scenario, what string, u unit) *row {
 	return row
 }
 
+// ordered are the rows by scenario.
+func (r *report) ordered() []*row {
+	return slices.SortedStableFunc(slices.Values(r.Rows), func(a, b *row) int { return strings.Compare(a.Scenario, b.Scenario) })
+}
+
 func (r *report) failed(name string, err error) {
 	r.Failures = append(r.Failures, name+": "+err.Error())
 }
@@ -269,7 +274,7 @@ func (r *report) writeInto(path string) error {
 func (r *report) verdict(b *strings.Builder) {
 	met, all := 0, 0
 	var missed []string
-	for _, w := range r.Rows {
+	for _, w := range r.ordered() {
 		for _, g := range w.Goals {
 			all++
 			if g.Met {
@@ -304,7 +309,7 @@ func (r *report) markdown() string {
 	}
 	b.WriteString("\n\nMedian / 99th percentile (number of samples); single values where there is one.\n\n")
 	b.WriteString("| | what | unit | floor | upstream | this kubelet | ÷ floor | ÷ upstream | goal |\n|---|---|---|---|---|---|---|---|---|\n")
-	for _, w := range r.Rows {
+	for _, w := range r.ordered() {
 		w.judge()
 		fmt.Fprintf(&b, "| %s | %s | %s |", w.Scenario, w.What, w.Unit)
 		for _, c := range allColumns {

@@ -189,6 +189,12 @@ func inBubble(t *testing.T, f func(t *testing.T, s *source, o *Objects, w *wakes
 	})
 }
 
+// watched waits until objects that were read are watched.
+func watched() {
+	time.Sleep(2 * restBeforeWatch)
+	synctest.Wait()
+}
+
 func content(t *testing.T, o *Objects, name string) string {
 	t.Helper()
 	value, err := o.ConfigMap(t.Context(), "ns", name)
@@ -215,10 +221,38 @@ func TestPodsThatShareAnObjectCostOneReadAndOneWatch(t *testing.T) {
 			o.Register(podWith(fmt.Sprintf("p%d", i), "kube-root-ca.crt"))
 		}
 		expect(t, "content", content(t, o, "kube-root-ca.crt"), "ca")
-		synctest.Wait()
+		watched()
 		expect(t, "requests", s.sent(), []string{"get kube-root-ca.crt", "watch kube-root-ca.crt"})
 		time.Sleep(10 * time.Minute)
 		expect(t, "requests after ten minutes", len(s.sent()), 2)
+	})
+}
+
+// The watch waits until the pod has been started: one that is over by then
+// never costs one, and a change meanwhile is not lost.
+func TestTheWatchFollowsTheStart(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *source, o *Objects, w *wakes) {
+		s.put("a", "1")
+		o.Register(podWith("short", "a"))
+		time.Sleep(restBeforeWatch / 3)
+		o.Unregister("short")
+		watched()
+		expect(t, "requests", s.sent(), []string{"get a"})
+		w.take()
+
+		o.Register(podWith("p", "a"))
+		synctest.Wait()
+		w.take()
+		s.put("a", "2")
+		watched()
+		expect(t, "woken", w.take(), []string{"p"})
+		expect(t, "content", content(t, o, "a"), "2")
+	})
+	// What a pod waits for is watched at once.
+	inBubble(t, func(t *testing.T, s *source, o *Objects, w *wakes) {
+		o.Register(podWith("p", "late"))
+		synctest.Wait()
+		expect(t, "requests", s.sent(), []string{"get late", "watch late"})
 	})
 }
 
@@ -229,7 +263,7 @@ func TestChangesReachOnlyThePodsThatRefer(t *testing.T) {
 		o.Register(podWith("pa", "a"))
 		o.Register(podWith("pb", "b"))
 		o.Register(podWith("pab", "a", "b"))
-		synctest.Wait()
+		watched()
 		w.take()
 		s.put("a", "2")
 		synctest.Wait()
@@ -287,7 +321,7 @@ func TestAnImmutableObjectIsNotWatched(t *testing.T) {
 		s.put("fixed", "1", immutable)
 		s.put("later-fixed", "1")
 		o.Register(podWith("p", "fixed", "later-fixed"))
-		synctest.Wait()
+		watched()
 		expect(t, "fixed is watched", slices.Contains(s.sent(), "watch fixed"), false)
 		s.put("later-fixed", "2", immutable)
 		synctest.Wait()
@@ -385,16 +419,17 @@ func TestAStaleWatchCacheDoesNotTurnTimeBack(t *testing.T) {
 		synctest.Wait()
 		expect(t, "content", content(t, o, "a"), "1")
 		s.do(func() { delete(s.store, "a") })
+		watched()
 		time.Sleep(firstEventWait)
 		synctest.Wait()
-		expect(t, "content after a second", content(t, o, "a"), "(not found)")
+		expect(t, "content a second after the watch was opened", content(t, o, "a"), "(not found)")
 	})
 	inBubble(t, func(t *testing.T, s *source, o *Objects, w *wakes) {
 		// etcd restored from a backup: versions begin anew.
 		s.do(func() { s.version = 1000 })
 		s.put("a", "before")
 		o.Register(podWith("p", "a"))
-		synctest.Wait()
+		watched()
 		s.do(func() { s.version = 10 })
 		s.put("a", "restored")
 		synctest.Wait()

@@ -60,6 +60,12 @@ const (
 	// about an object that is held before the object is read again.
 	firstEventWait = time.Second
 
+	// restBeforeWatch is how long after it was first read an object is not
+	// watched yet. Its pod is being started meanwhile, and what the API server
+	// does for the watch would take from that; of a pod that is over sooner,
+	// it is never asked for. The watch tells of changes since the read.
+	restBeforeWatch = time.Second
+
 	// The first read of an object may come before the node authorizer has
 	// seen the pod, which is a matter of milliseconds.
 	firstRetry = 10 * time.Millisecond
@@ -69,8 +75,8 @@ const (
 // objectWatcher keeps one cached object true.
 //
 // It reads the object first: that is one cheap, consistent request, and the
-// pod that waits for the object waits for no more. The watch follows, off
-// that path. It starts from any version, as the version of an object that has
+// pod that waits for the object waits for no more. The watch follows a second
+// later, off that path. It starts from any version, as the version of an object that has
 // not changed for long is too old to start from; what the server's cache then
 // says may be older than what was read, or lack it. Hence the rule: events
 // newer than what is held are applied, and whatever is doubtful is settled by
@@ -83,7 +89,7 @@ type objectWatcher struct {
 
 func (w *objectWatcher) run(ctx context.Context) {
 	delay := firstRetry
-	read := true
+	read, rested := true, false
 	for ctx.Err() == nil {
 		var err error
 		if read {
@@ -91,6 +97,10 @@ func (w *objectWatcher) run(ctx context.Context) {
 			if err == nil && w.immutable() {
 				return
 			}
+			if err == nil && !rested && w.exists() && !sleep(ctx, jitter(restBeforeWatch)) {
+				return
+			}
+			rested = err == nil
 		}
 		if err == nil {
 			read = false
@@ -133,6 +143,12 @@ func (w *objectWatcher) read(ctx context.Context) error {
 	}
 	w.objects.set(w.object, trimmed(value))
 	return nil
+}
+
+// exists says whether the object is held; for one that is not, pods wait.
+func (w *objectWatcher) exists() bool {
+	value, _ := w.objects.held(w.object)
+	return value != nil
 }
 
 func (w *objectWatcher) immutable() bool {

@@ -116,7 +116,7 @@ spec:
 		}
 	})
 	t.Run("attach", func(t *testing.T) {
-		out, err := node.Run(t.Context(), "/bin/sh", "-c", "(printf 'hello\\n'; sleep 2) | timeout 20 kubectl --kubeconfig=/etc/kubernetes/admin.conf attach -i -n "+ns+" box")
+		out, err := node.Run(t.Context(), "/bin/sh", "-c", attachScript(ns, "attached", "--kubeconfig=/etc/kubernetes/admin.conf"))
 		if !strings.Contains(out, "hello\n") {
 			t.Errorf("attach: %v, %q", err, out)
 		}
@@ -186,6 +186,13 @@ spec:
 			t.Errorf("a path that leads out of the log directory: %v %.100s", err, out)
 		}
 	})
+}
+
+// attachScript says hello to the pod box and holds its input open until the
+// answer is there, in a file of /tmp.
+func attachScript(ns, file string, flags ...string) string {
+	return fmt.Sprintf("cd /tmp; : >%[1]s; (printf 'hello\\n'; until grep -q hello %[1]s; do sleep 0.1; done) | timeout 80 kubectl %[2]s attach -i -n %[3]s box | tee %[1]s",
+		file, strings.Join(flags, " "), ns)
 }
 
 // apiSocket opens a WebSocket by the API server, as kubectl does.
@@ -524,7 +531,7 @@ func TestKubectlStreamsBothWays(t *testing.T) {
 			if out, err := shell(t, "head -c 3000000 /dev/urandom >"+by+"; kubectl cp "+by+" "+ns+"/box:/tmp/"+by+" && kubectl cp "+ns+"/box:/tmp/"+by+" "+by+"-back && cmp "+by+" "+by+"-back && echo same"); err != nil || !strings.Contains(out, "same") {
 				t.Errorf("a file there and back: %q, %v", out, err)
 			}
-			if out, err := shell(t, "(printf 'hello\\n'; sleep 2) | timeout 30 kubectl attach -i -n "+ns+" box"); !strings.Contains(out, "hello\n") {
+			if out, err := shell(t, attachScript(ns, "attached-"+by)); !strings.Contains(out, "hello\n") {
 				t.Errorf("attach: %q, %v", out, err)
 			}
 			p, err := node.Start(harness.Command{Name: "port-forward-" + by, Path: "/usr/bin/env", Args: append(strings.Fields(environment), "kubectl", "port-forward", "-n", ns, "web", ":8080")})

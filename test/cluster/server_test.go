@@ -191,7 +191,7 @@ spec:
 // attachScript says hello to the pod box and holds its input open until the
 // answer is there, in a file of /tmp.
 func attachScript(ns, file string, flags ...string) string {
-	return fmt.Sprintf("cd /tmp; : >%[1]s; (printf 'hello\\n'; until grep -q hello %[1]s; do sleep 0.1; done) | timeout 80 kubectl %[2]s attach -i -n %[3]s box | tee %[1]s",
+	return fmt.Sprintf("cd /tmp; : >%[1]s; (printf 'hello\\n'; for i in $(seq 700); do grep -q hello %[1]s && break; sleep 0.1; done) | timeout 80 kubectl %[2]s attach -i -n %[3]s box | tee %[1]s",
 		file, strings.Join(flags, " "), ns)
 }
 

@@ -113,12 +113,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err := c.kubelet.Alive(); err != nil {
 		return err
 	}
-	record := newRecord(o, c.node.Containerd)
-	if err := record.merge(tests); err != nil {
-		return err
-	}
 	peer, err := readRecord(recordName(upstream, c.node.Containerd, o.runtime))
 	if err != nil {
+		return err
+	}
+	if err := newRecord(o, c.node.Containerd).merge(tests); err != nil {
 		return err
 	}
 	verdict := judge(tests, peer, impossible)

@@ -43,7 +43,7 @@ type record struct {
 // kept.
 func recordName(kubelet, containerd, runtime string) string {
 	switch kubelet {
-	case "":
+	case "", own:
 		kubelet = own
 	case upstream:
 	default:

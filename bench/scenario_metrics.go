@@ -52,7 +52,7 @@ func (b *bench) metricsOf(ctx context.Context, c *column, n int, suffix string) 
 // of 10 ms, hence for all of them together.
 const (
 	readings = 20
-	apart    = 300 * time.Millisecond
+	apart    = 200 * time.Millisecond
 )
 
 func (b *bench) measureEndpoints(ctx context.Context, c *column, n int, suffix string) error {

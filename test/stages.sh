@@ -156,7 +156,7 @@ stage_bench() {
   go build -o bin/bench ./bench
   local flags=() name
   if [ -n "${SHORT:-}" ]; then
-    flags=(-rounds 1 -pods 6 -idle 10s -settle 5s -batches 50 -churn 20)
+    flags=(-scenario start,batch,kill,idle,restart,exec,logs -rounds 1 -pods 6 -idle 10s -settle 5s -batches 50 -churn 20)
   fi
   for name in SCENARIO ROUNDS PODS IDLE SETTLE CHURN LOG BATCHES KUBELET DOCUMENT; do
     [ -z "${!name:-}" ] || flags+=("-${name,,}" "${!name}")

@@ -18,8 +18,9 @@ import (
 type Resizing struct {
 	// Judged: the plan came so far as to see it; else the rest says nothing.
 	Judged bool
-	// Outstanding: something that runs has other resources.
-	Outstanding bool
+	// Outstanding: something that runs has other resources. Containers: a
+	// container has.
+	Outstanding, Containers bool
 	// Error is why the last try did not get further.
 	Error string
 }
@@ -97,7 +98,8 @@ func (p *planner) resize(sandbox *observed.Sandbox) {
 	p.roomy = p.History.Room.allows(whole)
 	r := &p.out.Resizing
 	r.Judged = true
-	r.Outstanding = restarting || len(changes)+len(p.replaced) > 0 || !p.History.Room.is(whole)
+	r.Containers = restarting || len(changes)+len(p.replaced) > 0
+	r.Outstanding = r.Containers || !p.History.Room.is(whole)
 	r.Error = p.resizeError(changes)
 	switch {
 	case p.resizingNow():

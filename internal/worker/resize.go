@@ -29,6 +29,8 @@ type resizing struct {
 	// The conditions to tell: why the pod does not have what it asks for, and
 	// that it is on its way to what was allocated.
 	pending, progress *status.Resize
+	// judged: it was seen whether the pod has what is allocated to it.
+	judged bool
 	// since when the allocated resources are to be had.
 	since time.Time
 }
@@ -151,8 +153,17 @@ func (w *worker) resizeAllocated(granted *v1.Pod, now time.Time) {
 
 // noteResize tells how far the allocated resources are from being had.
 func (w *worker) noteResize(out lifecycle.Output, now time.Time) {
+	if !out.Resizing.Judged {
+		return
+	}
+	w.resizing.judged = true
+	if w.resizing.progress == nil && out.Resizing.Containers && w.allocates() {
+		// A kubelet that was killed had no time to tell.
+		w.setProgress(&status.Resize{Generation: w.spec.Generation, Since: now})
+		w.resizing.since = now
+	}
 	p := w.resizing.progress
-	if p == nil || !out.Resizing.Judged {
+	if p == nil {
 		return
 	}
 	metrics := &w.pool.metrics.resizes
@@ -215,9 +226,13 @@ func (w *worker) setProgress(p *status.Resize) {
 	w.resizing.progress = p
 }
 
-// undecided says whether it is open what becomes of the pod's question.
+// undecided says whether it is open what becomes of the pod's question, or
+// after a restart of the agent, whether the pod has what is allocated to it.
 func (w *worker) undecided() bool {
 	r := &w.resizing
+	if w.runs && !r.judged && w.allocates() && w.state.Phase < Terminating && w.previous.ObservedGeneration != 0 {
+		return true
+	}
 	return r.asked != nil && (r.granted != nil || r.pending == nil || r.pending.Generation != r.asked.Generation)
 }
 

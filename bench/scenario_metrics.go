@@ -48,11 +48,11 @@ func (b *bench) metricsOf(ctx context.Context, c *column, n int, suffix string) 
 }
 
 // readings is how often each endpoint is read, and between them there is more
-// time than either kubelet keeps an answer for. CPU time is counted in ticks
+// time than this kubelet keeps a sample for. CPU time is counted in ticks
 // of 10 ms, hence for all of them together.
 const (
-	readings = 20
-	apart    = 200 * time.Millisecond
+	readings = 12
+	apart    = 1100 * time.Millisecond
 )
 
 func (b *bench) measureEndpoints(ctx context.Context, c *column, n int, suffix string) error {
@@ -61,6 +61,13 @@ func (b *bench) measureEndpoints(ctx context.Context, c *column, n int, suffix s
 		return err
 	}
 	defer client.CloseIdleConnections()
+	idle, err := c.usedDuring(func() error {
+		time.Sleep(readings * apart)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	for _, path := range []string{"/stats/summary", "/metrics/cadvisor", "/metrics/resource"} {
 		what := fmt.Sprintf("%s with %d pods%s: ", path, n, suffix)
 		took := b.report.row("8", what+"answered after", milliseconds)
@@ -68,7 +75,7 @@ func (b *bench) measureEndpoints(ctx context.Context, c *column, n int, suffix s
 		cost := b.report.row("8", what+"CPU of the kubelet for one answer", cpuMilliseconds)
 		cost.goal(ratio{of: ownColumn, to: upstreamColumn, most: 0.2})
 		size := b.report.row("8", what+"size", kibibytes)
-		if err := b.readOften(ctx, c, client, base+path, took, cost, size); err != nil {
+		if err := b.readOften(ctx, c, client, base+path, idle, took, cost, size); err != nil {
 			return err
 		}
 		b.progress(0, took, cost)
@@ -77,19 +84,12 @@ func (b *bench) measureEndpoints(ctx context.Context, c *column, n int, suffix s
 }
 
 // readOften takes what an idle kubelet uses meanwhile from the cost.
-func (b *bench) readOften(ctx context.Context, c *column, client *http.Client, url string, took, cost, size *row) error {
+func (b *bench) readOften(ctx context.Context, c *column, client *http.Client, url string, idle time.Duration, took, cost, size *row) error {
 	if _, err := fetch(ctx, client, url); err != nil { // opens the connection
 		return err
 	}
-	idle, err := c.usedDuring(func() error {
-		time.Sleep(readings * apart)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
 	var bytes int64
-	busy, err := c.usedDuring(func() error {
+	busy, err := c.usedDuring(func() (err error) {
 		for range readings {
 			begin := time.Now()
 			bytes, err = fetch(ctx, client, url)

@@ -38,20 +38,29 @@ func (p *planner) restartPoint() {
 	}
 	p.void = map[string]bool{}
 	// What was created after the exit and before anybody knew of it has not
-	// waited for the init containers to run again.
+	// waited for the init containers to run again; it stays void when they have.
+	since := p.trigger.FinishedAt
 	tooEarly := false
 	podspec.EachContainer(p.Pod, func(spec *v1.Container, kind podspec.Kind) bool {
 		if kind == podspec.Ephemeral {
 			return true
 		}
+		var records []*observed.Container // newest first
 		for i := range p.Observed.Containers {
-			if c := &p.Observed.Containers[i]; c.Name == spec.Name && c.SandboxID == sandbox &&
-				(tooEarly || c.CreatedAt.Before(p.trigger.FinishedAt)) {
-				p.void[c.ID] = true
+			if c := &p.Observed.Containers[i]; c.Name == spec.Name && c.SandboxID == sandbox {
+				records = append(records, c)
+				if tooEarly || c.CreatedAt.Before(since) {
+					p.void[c.ID] = true
+				}
 			}
 		}
-		if latest := p.Observed.Latest(spec.Name); kind == podspec.Init && latest != nil && p.void[latest.ID] {
+		switch {
+		case kind != podspec.Init || len(records) == 0:
+		case p.void[records[0].ID]:
 			tooEarly = true
+		// A sidecar's later runs say nothing about what came after its first.
+		case !podspec.IsSidecar(spec) || len(records) > 1 && p.void[records[1].ID]:
+			since = records[0].CreatedAt
 		}
 		return true
 	})

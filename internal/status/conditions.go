@@ -143,7 +143,7 @@ func (g *generator) readyToStart() v1.PodCondition {
 		c.Message = messageNoSandbox
 	case sandbox == nil:
 		c.Message = messageSandboxNotReady
-	case !g.Pod.Spec.HostNetwork && len(sandbox.IPs) == 0:
+	case !g.Pod.Spec.HostNetwork && len(g.sandboxIPs(sandbox)) == 0:
 		c.Message = messageSandboxNoIPAddress
 	case !g.VolumesReady && !g.anyIn(sandbox.ID):
 		// Once containers were created their volumes were there, even if a

@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 
+	"kubelet/internal/observed"
 	"kubelet/internal/podspec"
 )
 
@@ -94,7 +95,7 @@ func (g *generator) addresses(s *v1.PodStatus) {
 			ips = podspec.OrderIPs(append(ips, g.HostIPs...), ips)
 		}
 	case ready != nil:
-		ips = podspec.OrderIPs(ready.IPs, g.HostIPs)
+		ips = podspec.OrderIPs(g.sandboxIPs(ready), g.HostIPs)
 	default:
 		// The last ones known: who looks at a pod that has ended wants to
 		// know where it was.
@@ -121,6 +122,20 @@ func inForce(list, has v1.ResourceList, names ...v1.ResourceName) v1.ResourceLis
 		}
 	}
 	return list
+}
+
+// sandboxIPs are the addresses of a ready sandbox. A runtime under pressure
+// may leave them out for once (containerd 1.6 does); containers were only made
+// once they were known, so those told last are still its.
+func (g *generator) sandboxIPs(sandbox *observed.Sandbox) []string {
+	if len(sandbox.IPs) > 0 || !g.anyIn(sandbox.ID) {
+		return sandbox.IPs
+	}
+	var ips []string
+	for _, ip := range g.Previous.PodIPs {
+		ips = append(ips, ip.IP)
+	}
+	return ips
 }
 
 // resources are the pod's totals (KEP-5419).

@@ -77,7 +77,7 @@ func TestMended(t *testing.T) {
 		},
 		{
 			"no-program", "command: [sleep, '100000']\nimage: localhost/test/agent:1",
-			"RunContainerError", []string{"executable file not found", "check command"},
+			"RunContainerError", []string{"executable file", "not found in $PATH", "check command"},
 			func(pod string) error { return image(pod, "registry.k8s.io/e2e-test-images/busybox:1.29-4") },
 		},
 	}

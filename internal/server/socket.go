@@ -267,8 +267,22 @@ func (t *translation) output(ws *websocket.Conn) error {
 			wait.Go(func() { t.channel(ws, o.channel, o.stream) })
 		}
 	}
+	// When a runtime closes while input is unread, the end of its output may be
+	// lost on the way. The SPDY connection then ends the streams, but not before
+	// everything that it has received was read, of all of them: so nothing here
+	// waits for another stream's end before it is read.
+	for _, silent := range []httpstream.Stream{t.stdin, t.resize} {
+		if silent != nil {
+			go func() { _, _ = io.Copy(io.Discard, silent) }()
+		}
+	}
+	var text []byte
+	var err error
+	wait.Go(func() {
+		text, err = io.ReadAll(io.LimitReader(t.status, maxStatus))
+		_, _ = io.Copy(io.Discard, t.status)
+	})
 	wait.Wait()
-	text, err := io.ReadAll(io.LimitReader(t.status, maxStatus))
 	if t.left.Load() {
 		return nil // and nobody to tell
 	}

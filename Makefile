@@ -49,7 +49,7 @@ test-v2: ## cgroup v2 and the systemd driver, in a virtual machine (root)
 bench: ## measure against bare CRI calls and the upstream kubelet (root; SHORT=1, SCENARIO=1,kill, KUBELET=path …)
 	@$(STAGES) bench
 
-conformance: ## judge the kubelet by the upstream e2e suite's [NodeConformance] (root; FOCUS='EmptyDir' KUBELET=path|upstream CONTAINERD=1.6 RUNTIME=crun)
+conformance: ## judge the kubelet by the upstream e2e suite's [NodeConformance] (root; FOCUS='EmptyDir', with ANY=1 of the whole suite, KUBELET=path|upstream CONTAINERD=1.6 RUNTIME=crun)
 	@$(STAGES) conformance
 
 conformance-slow: ## the same with the tests labelled [Slow] and [Serial]

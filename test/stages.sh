@@ -164,7 +164,7 @@ stage_bench() {
   bin/bench "${flags[@]}" ${KEEP:+-keep} ${RESULTS:+-out "$RESULTS"}
 }
 
-# FOCUS, SKIP, SLOW, KUBELET, RUNTIME, PROCS, KEEP and CONTAINERD say what is
+# FOCUS, SKIP, SLOW, ANY, KUBELET, RUNTIME, PROCS, KEEP and CONTAINERD say what is
 # judged; see test/conformance. Among other stages it is a part of the whole:
 # without the tests that watch a pod for four minutes, and without those that
 # repeat others for another kind of container or volume.
@@ -177,7 +177,7 @@ stage_conformance() {
   test/setup/controlplane.sh
   test/setup/conformance.sh
   go build -o bin/conformance ./test/conformance
-  bin/conformance ${FOCUS:+-focus "$FOCUS"} ${SKIP:+-skip "$SKIP"} ${SLOW:+-slow} ${KUBELET:+-kubelet "$KUBELET"} \
+  bin/conformance ${FOCUS:+-focus "$FOCUS"} ${SKIP:+-skip "$SKIP"} ${SLOW:+-slow} ${ANY:+-any} ${KUBELET:+-kubelet "$KUBELET"} \
     ${RUNTIME:+-runtime "$RUNTIME"} ${PROCS:+-procs "$PROCS"} ${KEEP:+-keep}
 }
 

@@ -105,6 +105,23 @@ func TestImpossibleIsReadable(t *testing.T) {
 			t.Errorf("no test is named below the cause %q", c.text)
 		}
 	}
+	// Of the tests that resize Guaranteed pods only those that start a
+	// container again are named.
+	const resize = "[sig-node] Pod InPlace Resize Container guaranteed qos - 1 container with resize policy [Feature:InPlacePodVerticalScaling] "
+	for test, want := range map[string]bool{
+		"no restart resizing cpu & mem in opposite directions":                  false,
+		"cpu restart resizing mem":                                              false,
+		"cpu restart resizing pod-level cpu & mem in opposite directions":       false,
+		"cpu restart resizing cpu & mem in opposite directions":                 true,
+		"mem restart resizing cpu":                                              false,
+		"mem restart resizing only pod-level mem":                               true,
+		"cpu & mem restart + resize initContainers resizing cpu":                true,
+		"cpu & mem restart resizing pod-level cpu & mem in opposite directions": false,
+	} {
+		if got := causeOf(causes, resize+test) != ""; got != want {
+			t.Errorf("%q is named: %v, want %v", test, got, want)
+		}
+	}
 }
 
 // A client finds an image of the archive by tag and by digest, and nothing

@@ -38,6 +38,7 @@ type options struct {
 	focus   string
 	skip    string
 	slow    bool
+	any     bool
 	kubelet string
 	runtime string
 	procs   int
@@ -52,6 +53,7 @@ func main() {
 	flag.StringVar(&o.focus, "focus", "", "run only the tests whose full name this regular expression matches")
 	flag.StringVar(&o.skip, "skip", "", "leave out the tests whose full name this regular expression matches")
 	flag.BoolVar(&o.slow, "slow", false, "run the tests labelled Slow and Serial as well")
+	flag.BoolVar(&o.any, "any", false, "run tests that are not labelled NodeConformance as well; goes with -focus")
 	flag.StringVar(&o.kubelet, "kubelet", "", "the kubelet to judge in place of this project's own: a path, or \"upstream\"")
 	flag.StringVar(&o.runtime, "runtime", "", "the OCI runtime, runc or crun (runc if empty)")
 	flag.IntVar(&o.procs, "procs", 10, "tests at the same time")
@@ -75,6 +77,9 @@ func main() {
 }
 
 func run(ctx context.Context, o options) (err error) {
+	if o.any && o.focus == "" {
+		return errors.New("-any needs a -focus: much of the suite is for other machines")
+	}
 	if os.Getuid() != 0 {
 		return errors.New("this runs real containers in namespaces and needs root")
 	}

@@ -40,7 +40,10 @@ func (s *suite) choice() []string {
 		never = append(never, s.skip)
 	}
 	focus := `\[NodeConformance\]`
-	if s.focus != "" {
+	switch {
+	case s.any:
+		focus = s.focus
+	case s.focus != "":
 		// Both have to match, in any order.
 		focus = `(?:` + s.focus + `).*\[NodeConformance\]|\[NodeConformance\].*(?:` + s.focus + `)`
 	}
@@ -65,7 +68,7 @@ func (s *suite) list(ctx context.Context) error {
 		return err
 	}
 	if s.total = len(tests); s.total == 0 {
-		return fmt.Errorf("no test of [NodeConformance] matches %q", s.focus)
+		return fmt.Errorf("no test of the suite that may be chosen matches %q", s.focus)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ const suiteDir = "/var/log/e2e"
 
 // choice are ginkgo's flags for what is to be run.
 func (s *suite) choice() []string {
-	never := []string{`\[Disruptive\]`, `\[Flaky\]`}
+	never := []string{`\[Disruptive\]`, `\[Flaky\]`, `\[Feature:OffByDefault\]`}
 	if !s.slow {
 		never = append(never, `\[Slow\]`, `\[Serial\]`)
 	}

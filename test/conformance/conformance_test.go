@@ -54,6 +54,28 @@ func TestJudge(t *testing.T) {
 	if text := v.text("kubelet"); !strings.Contains(text, "FAILED:\n  b fails\n      no (upstream: passed)\n") {
 		t.Errorf("the verdict does not name a test that failed:\n%s", text)
 	}
+	document := v.markdown("2.4", "runc", &record{}, peer)
+	for _, want := range []string{
+		"2 of 7 tests pass, run on no day yet, and 2 are not possible on the machine of the tests; upstream 1.37.2 passes 5 of 6,",
+		"Not possible on the machine of the tests:\n\n- no CAP_SYS_RESOURCE:\n  - d wants oom_score_adj\n- no dummy device:\n  - e skips itself\n",
+	} {
+		if !strings.Contains(document, want) {
+			t.Errorf("the document does not say %q:\n%s", want, document)
+		}
+	}
+}
+
+// Many tests of a group that are not possible for one cause are counted.
+func TestDocumentCountsTheMany(t *testing.T) {
+	v := &verdict{}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		v.skipped = append(v.skipped, finding{name: name, group: "many", why: "cgroup v1"})
+	}
+	v.skipped = append(v.skipped, finding{name: "one", group: "few", why: "cgroup v1"})
+	const want = "- cgroup v1:\n  - one\n  - many: 4 tests\n"
+	if document := v.markdown("2.4", "runc", &record{}, &record{}); !strings.Contains(document, want) {
+		t.Errorf("the document does not say %q:\n%s", want, document)
+	}
 }
 
 func TestGroup(t *testing.T) {

@@ -26,7 +26,7 @@ type row struct {
 	known                                       int // tests that upstream has a result for
 }
 
-type finding struct{ name, why, upstream string }
+type finding struct{ name, group, why, upstream string }
 
 func judge(tests map[string]test, peer *record, causes []cause) *verdict {
 	v := &verdict{}
@@ -47,7 +47,7 @@ func judge(tests map[string]test, peer *record, causes []cause) *verdict {
 		if other.passed() {
 			r.upstream++
 		}
-		f := finding{name: name, why: firstLine(t.Message), upstream: cmp.Or(other.State, "not known")}
+		f := finding{name: name, group: t.Group, why: firstLine(t.Message), upstream: cmp.Or(other.State, "not known")}
 		why := causeOf(causes, name)
 		switch {
 		case t.passed():
@@ -174,12 +174,19 @@ func writeDocs(path string) error {
 	return nil
 }
 
+// namedAtMost is how many tests of a group a document names.
+const namedAtMost = 3
+
 // markdown is the verdict for a document.
 func (v *verdict) markdown(containerd, runtime string, ours, theirs *record) string {
 	var b strings.Builder
 	sum := v.total()
 	fmt.Fprintf(&b, "\n### containerd %s, %s\n\n", containerd, runtime)
-	fmt.Fprintf(&b, "%d of %d tests pass, run on %s; upstream 1.37.2 passes %s, run on %s.\n\n", sum.passed, sum.tests, dates(ours), sum.peer(), dates(theirs))
+	fmt.Fprintf(&b, "%d of %d tests pass, run on %s", sum.passed, sum.tests, dates(ours))
+	if sum.impossible > 0 {
+		fmt.Fprintf(&b, ", and %d are not possible on the machine of the tests", sum.impossible)
+	}
+	fmt.Fprintf(&b, "; upstream 1.37.2 passes %s, run on %s.\n\n", sum.peer(), dates(theirs))
 	b.WriteString("| Group | tests | this kubelet | upstream |\n|---|---|---|---|\n")
 	for _, r := range v.rows {
 		fmt.Fprintf(&b, "| %s | %d | %d | %s |\n", r.group, r.tests, r.passed, r.peer())
@@ -189,15 +196,25 @@ func (v *verdict) markdown(containerd, runtime string, ours, theirs *record) str
 			return
 		}
 		fmt.Fprintf(&b, "\n%s:\n\n", title)
-		// One entry for each cause.
-		by := map[string][]string{}
+		// One entry for each cause, and below it the tests; of a group of many
+		// only how many they are.
+		by := map[string]map[string][]string{}
 		for _, f := range findings {
-			by[f.why] = append(by[f.why], f.name)
+			if by[f.why] == nil {
+				by[f.why] = map[string][]string{}
+			}
+			by[f.why][f.group] = append(by[f.why][f.group], f.name)
 		}
 		for _, why := range slices.Sorted(maps.Keys(by)) {
 			fmt.Fprintf(&b, "- %s:\n", why)
-			for _, name := range by[why] {
-				fmt.Fprintf(&b, "  - %s\n", name)
+			for _, group := range slices.Sorted(maps.Keys(by[why])) {
+				names := by[why][group]
+				if len(names) > namedAtMost {
+					names = []string{fmt.Sprintf("%s: %d tests", group, len(names))}
+				}
+				for _, name := range names {
+					fmt.Fprintf(&b, "  - %s\n", name)
+				}
 			}
 		}
 	}

@@ -69,7 +69,7 @@ func TestHooks(t *testing.T) {
 		// These take longer than there is time, or never end.
 		{"hook-hangs", "10", preStop + `{exec: {command: [sh, -c, "echo hook >>/records/hook-hangs; exec sleep 3600"]}}}`, []string{"start", "hook", "TERM"}, ""},
 		// A hook that fails keeps no container from being stopped.
-		{"hook-fails", "30", preStop + `{exec: {command: [sh, -c, "echo hook >>/records/hook-fails; exit 7"]}}}`, []string{"start", "hook", "TERM"}, ""},
+		{"hook-exits", "30", preStop + `{exec: {command: [sh, -c, "echo hook >>/records/hook-exits; exit 7"]}}}`, []string{"start", "hook", "TERM"}, ""},
 		{"hook-no-program", "30", preStop + `{exec: {command: [/no-such-program]}}}`, []string{"start", "TERM"}, ""},
 		{"hook-tcp", "30", preStop + `{tcpSocket: {port: 8080}}}`, []string{"start", "TERM"}, ""},
 		{"hook-refused", "30", preStop + `{httpGet: {port: 1}}}`, []string{"start", "TERM"}, ""},

@@ -209,6 +209,12 @@ func TestRestartAllContainers(t *testing.T) {
 	const name = "restart-all"
 	put(t, "restart-all.yaml", name)
 	status(t, name, "Ready", harness.Ready)
+	until(t, "all to record their start", func(context.Context) error {
+		if n := starts(name); n < 4 {
+			return fmt.Errorf("%d starts: %q", n, record(name))
+		}
+		return nil
+	})
 	allow(t, name+"-go")
 	all := []string{"setup", "sidecar", "source", "regular"}
 	pod := status(t, name, "restarted as a whole", func(p *v1.Pod) bool {

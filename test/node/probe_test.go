@@ -223,9 +223,12 @@ func TestExecProbeTimeout(t *testing.T) {
 				text, _ := os.ReadFile(node.Path(ticks))
 				return len(text)
 			}
-			if size() == 0 {
-				t.Fatal("the command's child has not run")
-			}
+			until(t, "the command's child to run", func(context.Context) error {
+				if size() == 0 {
+					return errors.New("no tick")
+				}
+				return nil
+			})
 			dir, err := node.PodCgroup("pids", pod)
 			if err != nil {
 				t.Fatal(err)

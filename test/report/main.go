@@ -164,8 +164,12 @@ func run(in io.Reader, out io.Writer, eachTest bool) (ok bool, again []string) {
 		fmt.Fprintf(out, "FAILED %d (ok: %d tests in %d packages):\n    %s\n", len(failed), passed, okPackages, strings.Join(failed, "\n    "))
 		return false, chances(packages)
 	}
+	if okPackages == 0 {
+		fmt.Fprintln(out, "FAILED: nothing was tested")
+		return false, nil
+	}
 	fmt.Fprintf(out, "ok: %d tests in %d packages, %d skipped\n", passed, okPackages, len(skipped))
-	return okPackages > 0, nil
+	return true, nil
 }
 
 // chances is a line for each package with what failed there and may be chance,

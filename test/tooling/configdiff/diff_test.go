@@ -91,6 +91,9 @@ func writeGates(t *testing.T, specs []config.GateSpec) {
 	}
 }
 
+// ownFlags are flags that upstream does not have.
+var ownFlags = []string{"strict-config", "pod-security-config", "exec-requires-create", "restart-budget"}
+
 // TestFlags compares names, shorthands, defaults and whether a value may be
 // left out.
 func TestFlags(t *testing.T) {
@@ -109,9 +112,9 @@ func TestFlags(t *testing.T) {
 	want, got := map[string]string{}, map[string]string{}
 	theirs.VisitAll(func(f *pflag.Flag) { want[f.Name] = describe(f) })
 	config.VisitFlags(func(f *pflag.Flag) { got[f.Name] = describe(f) })
-	delete(got, "strict-config") // ours alone
-	delete(got, "pod-security-config")
-	delete(got, "exec-requires-create")
+	for _, name := range ownFlags {
+		delete(got, name)
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("flags (-upstream +ours):\n%s", diff)
 	}
@@ -287,8 +290,11 @@ func TestFlagValues(t *testing.T) {
 	var names []string
 	config.VisitFlags(func(f *pflag.Flag) { names = append(names, f.Name) })
 	for _, name := range names {
+		if slices.Contains(ownFlags, name) {
+			continue
+		}
 		switch name {
-		case "config", "config-dir", "help", "version", "strict-config", "pod-security-config", "exec-requires-create":
+		case "config", "config-dir", "help", "version":
 			continue
 		case "node-ip", "image-credential-provider-config", "image-credential-provider-bin-dir":
 			continue // judged earlier than upstream does

@@ -27,8 +27,12 @@ func TestResizePod(t *testing.T) {
 		joinCgroup(t, filepath.Join(dir, "c1"), cmd.Process.Pid)
 	}
 	// What a process has got before it came here is not counted.
-	if err := exec.Command("/bin/sh", "-c", "echo $$ > "+filepath.Join(tree.paths(n)["memory"], "c1", "cgroup.procs")+" && exec /bin/ls /").Run(); err != nil {
-		t.Fatal(err)
+	counts := tree.paths(n)["memory"]
+	if Version() == 2 {
+		counts = tree.paths(n)[""]
+	}
+	if out, err := exec.Command("/bin/sh", "-c", "echo $$ > "+filepath.Join(counts, "c1", "cgroup.procs")+" && exec /bin/ls /").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	if usage, err := tree.MemoryUsage(pod, "c1"); err != nil || usage <= 0 {
 		t.Errorf("memory usage: %d, %v", usage, err)

@@ -96,6 +96,8 @@ type Agent struct {
 
 	// rows is signalled when what Rows shows may have changed.
 	rows, qos chan struct{}
+	// settled is closed when admission knows of all pods that are here.
+	settled chan struct{}
 	// drained, once set, makes every source's pods unwanted.
 	drained atomic.Bool
 }
@@ -128,7 +130,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, lock: lock, without: withoutDisabled(cfg), registry: prometheus.NewRegistry(), rows: make(chan struct{}, 1), qos: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, lock: lock, without: withoutDisabled(cfg), registry: prometheus.NewRegistry(), rows: make(chan struct{}, 1), qos: make(chan struct{}, 1), settled: make(chan struct{})}
 	a.registry.MustRegister(
 		// Without those of each GODEBUG setting, which are half of all.
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{

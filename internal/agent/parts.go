@@ -360,7 +360,7 @@ func (a *Agent) admissionConfig() (admission.Config, error) {
 	if err != nil {
 		return admission.Config{}, err
 	}
-	c := admission.Config{Checks: checks, Node: a.node.Known, Ready: a.desired.SyncedC(), Preempt: a.preempt, Registerer: a.registry, Resizes: a.resizeRules()}
+	c := admission.Config{Checks: checks, Node: a.node.Known, Ready: a.settled, Preempt: a.preempt, Registerer: a.registry, Resizes: a.resizeRules()}
 	if a.api != nil {
 		c.RefreshNode = a.node.Refresh
 	}

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,10 @@ func TestResizePod(t *testing.T) {
 	counts := tree.paths(n)["memory"]
 	if Version() == 2 {
 		counts = tree.paths(n)[""]
+		// As a runtime does for the containers that it puts there.
+		if err := os.WriteFile(filepath.Join(counts, "cgroup.subtree_control"), []byte("+memory"), 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if out, err := exec.Command("/bin/sh", "-c", "echo $$ > "+filepath.Join(counts, "c1", "cgroup.procs")+" && exec /bin/ls /").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

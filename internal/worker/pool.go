@@ -116,6 +116,10 @@ type Config struct {
 	// Leftovers lists pods of which something is on the node's disk or in
 	// its cgroup tree; it is asked once, when all sources have reported.
 	Leftovers func(context.Context) []types.UID
+	// Settled, if not nil, is called once: every source has reported, and
+	// admission was told of all pods that are on the node. Before that it does
+	// not know what is taken.
+	Settled func()
 	// Known says that a pod was accepted by an earlier run of the agent.
 	Known func(types.UID) bool
 	// Remembered is what an earlier run of the agent knew of a pod's
@@ -262,10 +266,14 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 	var running sync.WaitGroup
 	defer running.Wait()
-	synced, swept := p.Desired.SyncedC(), false
+	synced, swept, settled := p.Desired.SyncedC(), false, p.Settled
 	for {
 		for _, w := range p.hire(ctx, swept) {
 			running.Go(func() { w.run(ctx) })
+		}
+		if swept && settled != nil {
+			settled()
+			settled = nil
 		}
 		select {
 		case <-ctx.Done():

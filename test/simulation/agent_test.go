@@ -97,10 +97,11 @@ func newAgent(w *world, n int) *agent {
 		}
 	}
 	a.pleg = must(pleg.New(generator))
+	settled := make(chan struct{})
 	a.queue = must(admission.New(admission.Config{
 		Checks: must(admission.Chain(admission.Options{})),
 		Node:   func() (*v1.Node, bool) { return theNode, true },
-		Ready:  a.desired.SyncedC(),
+		Ready:  settled,
 	}))
 	known := map[types.UID]bool{}
 	for _, uid := range w.disk.list(w.disk.volumes) {
@@ -117,6 +118,7 @@ func newAgent(w *world, n int) *agent {
 			IsUnknown: cri.IsUnknown,
 			PodIPs:    func(_ *v1.Pod, s *observed.Sandbox) []string { return s.IPs },
 		},
+		Settled:     func() { close(settled) },
 		Leftovers:   func(context.Context) []types.UID { return w.disk.list(w.disk.volumes, w.disk.cgroups, w.disk.logs) },
 		Known:       func(uid types.UID) bool { return known[uid] },
 		Tracer:      w.tracer,

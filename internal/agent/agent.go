@@ -252,6 +252,7 @@ func New(ctx context.Context, cfg *config.Config) (*Agent, error) {
 			Gate: newGate(), IsUnknown: cri.IsUnknown, NextRefresh: a.volumes.NextRefresh, PodIPs: a.podIPs,
 		},
 		Leftovers:    a.leftovers,
+		Settled:      func() { close(a.settled) },
 		Known:        func(uid types.UID) bool { return known[uid] },
 		HostIPs:      a.node.HostIPs,
 		RuntimeName:  a.runtimeName(ctx),

@@ -26,9 +26,15 @@ import (
 	"kubelet/internal/volume/bounded"
 )
 
-// pause is how long after a write the next one comes, for what nobody waits
-// for.
-const pause = time.Second
+const (
+	// pause is how long after a write the next one comes, for what nobody waits
+	// for: many pods that start together are written down together. It is short,
+	// for a pod that asks for more before it was written down has that after a
+	// kill.
+	pause = 50 * time.Millisecond
+	// patience bounds such a write.
+	patience = 10 * time.Second
+)
 
 // Resources are what is allocated to one pod. The names in JSON are those of
 // the upstream kubelet's file.
@@ -207,7 +213,7 @@ func (t *Table) Run(ctx context.Context) error {
 				return nil
 			}
 		}
-		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*pause)
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		if err := t.save(bound); err != nil {
 			klog.FromContext(ctx).Error(err, "Allocated resources cannot be written down, trying again")
 			t.signal()

@@ -175,7 +175,8 @@ func (s *apiServer) WatchNode(string) cache.ListerWatcher {
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			list := &v1.NodeList{ListMeta: metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version + 1)}}
+			s.version = max(s.version, 1) // there is no list at version 0
+			list := &v1.NodeList{ListMeta: metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version)}}
 			if s.node != nil {
 				list.Items = append(list.Items, *s.node.DeepCopy())
 			}
@@ -192,6 +193,13 @@ func (s *apiServer) WatchNode(string) cache.ListerWatcher {
 			defer s.mu.Unlock()
 			w := watch.NewRaceFreeFake()
 			s.watchers = append(s.watchers, w)
+			since, err := strconv.Atoi(opts.ResourceVersion)
+			if err != nil {
+				return nil, apierrors.NewBadRequest("a watch begins where a list ended")
+			}
+			if s.node != nil && s.version > since { // came between the list and the watch
+				w.Add(s.node.DeepCopy())
+			}
 			return w, nil
 		},
 	}

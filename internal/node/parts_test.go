@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -336,4 +337,28 @@ func TestBrokenHugePagesAreSkipped(t *testing.T) {
 		}
 	}
 	expect(t, "huge pages", readHugePages(dir), []hugePages{{2 << 20, 8}})
+}
+
+// A list that began before the node was registered arrives after it, empty.
+func TestAnOlderListDoesNotRemoveTheNode(t *testing.T) {
+	node := func(uid types.UID, version string) *v1.Node {
+		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: uid, ResourceVersion: version}}
+	}
+	for _, c := range []struct {
+		name  string
+		event func(*oneNode) error
+		gone  bool
+	}{
+		{"empty list before", func(s *oneNode) error { return s.Replace(nil, "11") }, false},
+		{"empty list after", func(s *oneNode) error { return s.Replace(nil, "13") }, true},
+		{"predecessor deleted", func(s *oneNode) error { return s.Delete(node("other", "11")) }, false},
+		{"deleted", func(s *oneNode) error { return s.Delete(node("u1", "13")) }, true},
+	} {
+		table := newTable(nil)
+		table.setServer(node("u1", "12"))
+		if err := c.event(&oneNode{table: table, name: "n1", appeared: func() {}}); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, c.name, table.serverNode() == nil, c.gone)
+	}
 }

@@ -95,13 +95,21 @@ func (t *table) setServer(node *v1.Node) {
 	t.combineLocked()
 }
 
-// removed says that the API server has no such object. What was known of it
-// goes on to be true for the pods of this node.
-func (t *table) removed() {
+// removed says that the API server had no such object at a resource version.
+// That is no news if a newer object is known: a list that began before the node
+// was registered ends after it. What was known of a removed object goes on to be
+// true for the pods of this node.
+func (t *table) removed(version string) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.server != nil {
+		order, err := resourceversion.CompareResourceVersion(version, t.server.ResourceVersion)
+		if err == nil && order < 0 {
+			return
+		}
+	}
 	t.server = nil
 	t.once.Do(func() { close(t.known) })
-	t.mu.Unlock()
 }
 
 // combineLocked releases the lock.
@@ -169,17 +177,23 @@ func (s *oneNode) Add(obj any) error { return s.set(obj) }
 // Update takes a changed object.
 func (s *oneNode) Update(obj any) error { return s.set(obj) }
 
-// Delete says that the object is gone.
-func (s *oneNode) Delete(any) error { s.table.removed(); return nil }
+// Delete says that the object is gone. Its resource version is that of the
+// deletion.
+func (s *oneNode) Delete(obj any) error {
+	if node, ok := obj.(*v1.Node); ok && node.Name == s.name {
+		s.table.removed(node.ResourceVersion)
+	}
+	return nil
+}
 
-// Replace takes a list.
-func (s *oneNode) Replace(list []any, _ string) error {
+// Replace takes a list as it was at a resource version.
+func (s *oneNode) Replace(list []any, version string) error {
 	for _, obj := range list {
 		if node, ok := obj.(*v1.Node); ok && node.Name == s.name {
 			return s.set(node)
 		}
 	}
-	s.table.removed()
+	s.table.removed(version)
 	return nil
 }
 

@@ -175,7 +175,7 @@ func (w *writer) writeIfDue(ctx context.Context, server, next *v1.Node) error {
 		// The cached object may be the reason of the failure.
 		fresh, err := n.cfg.API.GetNode(ctx, n.cfg.Name)
 		if apierrors.IsNotFound(err) {
-			n.table.removed()
+			n.table.removed(server.ResourceVersion)
 			return fmt.Errorf("node %s was deleted; it is registered again when the kubelet starts: %w", n.cfg.Name, err)
 		}
 		if err != nil {

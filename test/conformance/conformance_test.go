@@ -54,27 +54,71 @@ func TestJudge(t *testing.T) {
 	if text := v.text("kubelet"); !strings.Contains(text, "FAILED:\n  b fails\n      no (upstream: passed)\n") {
 		t.Errorf("the verdict does not name a test that failed:\n%s", text)
 	}
-	document := v.markdown("2.4", "runc", &record{}, peer)
-	for _, want := range []string{
-		"2 of 7 tests pass, run on no day yet, and 2 are not possible on the machine of the tests; upstream 1.37.2 passes 5 of 6,",
-		"Not possible on the machine of the tests:\n\n- no CAP_SYS_RESOURCE:\n  - d wants oom_score_adj\n- no dummy device:\n  - e skips itself\n",
-	} {
-		if !strings.Contains(document, want) {
-			t.Errorf("the document does not say %q:\n%s", want, document)
-		}
-	}
 }
 
-// Many tests of a group that are not possible for one cause are counted.
-func TestDocumentCountsTheMany(t *testing.T) {
-	v := &verdict{}
-	for _, name := range []string{"a", "b", "c", "d"} {
-		v.skipped = append(v.skipped, finding{name: name, group: "many", why: "cgroup v1"})
+// The document has totals for each runtime and part, a pair of columns for
+// each runtime, and what does not pass, with the cause.
+func TestDocument(t *testing.T) {
+	results := func(date string, states map[string]string) *record {
+		r := &record{Containerd: "2.4", Runtime: "runc", Tests: map[string]test{}}
+		for name, state := range states {
+			r.Tests[name] = test{Group: strings.Fields(name)[0], State: state, Date: date, Message: state + " it"}
+		}
+		return r
 	}
-	v.skipped = append(v.skipped, finding{name: "one", group: "few", why: "cgroup v1"})
-	const want = "- cgroup v1:\n  - one\n  - many: 4 tests\n"
-	if document := v.markdown("2.4", "runc", &record{}, &record{}); !strings.Contains(document, want) {
-		t.Errorf("the document does not say %q:\n%s", want, document)
+	peer := results("2026-11-26", map[string]string{"a 1 [NodeConformance]": "passed", "a 2 [NodeConformance]": "failed"})
+	first := results("2026-11-27", map[string]string{
+		"a 1 [NodeConformance]": "passed", "a 2 [NodeConformance]": "passed",
+		"a 3 [NodeConformance] [Slow]": "skipped", "b 1": "failed",
+	})
+	first.Versions = "containerd 2.4.2, runc 1.4.3"
+	late := first.Tests["a 2 [NodeConformance]"]
+	late.Date = "2026-11-28"
+	first.Tests["a 2 [NodeConformance]"] = late
+	second := results("2026-11-28", map[string]string{"a 1 [NodeConformance]": "passed"})
+	second.Runtime = "crun"
+	// Many tests of a group that do not pass for one cause are counted.
+	for _, n := range []string{"1", "2", "3", "4"} {
+		second.Tests["c "+n] = test{Group: "c", State: "skipped", Message: "cgroup v1", Date: "2026-11-28"}
+	}
+	none := &record{}
+	document := markdown([]*judgement{{first, peer, judge(first.Tests, peer, nil)}, {second, none, judge(second.Tests, none, nil)}})
+	const want = `
+| Runtime | Tests | run | not possible | failing | this kubelet | upstream 1.37.2 | last runs |
+|---|---|---|---|---|---|---|---|
+| containerd 2.4.2, runc 1.4.3 | ` + quick + ` | 2 | - | - | 2 | 1 | 2026-11-27 to 2026-11-28 |
+|  | ` + slow + ` | 1 | 1 | - | 0 | not run | 2026-11-27 |
+|  | ` + others + ` | 1 | - | 1 | 0 | not run | 2026-11-27 |
+| containerd 2.4, crun | ` + quick + ` | 1 | - | - | 1 | not run | 2026-11-28 |
+|  | ` + others + ` | 4 | 4 | - | 0 | not run | 2026-11-28 |
+
+| Group | containerd 2.4, runc | upstream | containerd 2.4, crun | upstream |
+|---|---|---|---|---|
+| a | 2 of 3 | 1 of 2 | 1 | not run |
+| b | 0 of 1 | not run |  |  |
+| c |  |  | 0 of 4 | not run |
+
+### containerd 2.4, runc
+
+Not possible on the machine of the tests:
+
+- skipped it:
+  - a 3 [NodeConformance] [Slow]
+
+Failing:
+
+- failed it:
+  - b 1
+
+### containerd 2.4, crun
+
+Not possible on the machine of the tests:
+
+- cgroup v1:
+  - c: 4 tests
+`
+	if document != want {
+		t.Errorf("the document is:\n%s\nwant:\n%s", document, want)
 	}
 }
 

@@ -118,11 +118,15 @@ func run(ctx context.Context, o options) (err error) {
 	if err := c.kubelet.Alive(); err != nil {
 		return err
 	}
-	peer, err := readRecord(recordName(upstream, c.node.Containerd, o.runtime))
+	peer, err := readRecord(recordName(upstream, c.node.Containerd, c.node.OCIRuntime))
 	if err != nil {
 		return err
 	}
-	if err := newRecord(o, c.node.Containerd).merge(tests); err != nil {
+	results, err := newRecord(ctx, o.kubelet, c.node)
+	if err != nil {
+		return err
+	}
+	if err := results.merge(tests); err != nil {
 		return err
 	}
 	verdict := judge(tests, peer, impossible)

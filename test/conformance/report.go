@@ -11,7 +11,8 @@ import (
 
 // verdict is a run beside the upstream kubelet's record.
 type verdict struct {
-	rows       []*row
+	rows       []*row    // by group
+	parts      []*row    // by what the tests are labelled, those that have tests
 	failed     []finding // what upstream passes, or is not known to fail
 	shared     []finding // upstream fails, too
 	impossible []finding
@@ -19,71 +20,102 @@ type verdict struct {
 	surprises  []string // pass although impossible.txt names them
 }
 
-// row counts the tests of a group.
+// row counts some of the tests.
 type row struct {
-	group                                       string
+	name                                        string
 	tests, passed, failed, impossible, upstream int
 	known                                       int // tests that upstream has a result for
 }
 
 type finding struct{ name, group, why, upstream string }
 
+// The parts of the suite, in the order of the document.
+const (
+	quick  = "`[NodeConformance]`"
+	slow   = "`[NodeConformance]`, `[Slow]` or `[Serial]`"
+	others = "not `[NodeConformance]`"
+)
+
+// partOf is the part of the suite that a test belongs to, by the labels in its
+// name.
+func partOf(name string) string {
+	switch {
+	case !strings.Contains(name, "[NodeConformance]"):
+		return others
+	case strings.Contains(name, "[Slow]") || strings.Contains(name, "[Serial]"):
+		return slow
+	}
+	return quick
+}
+
 func judge(tests map[string]test, peer *record, causes []cause) *verdict {
 	v := &verdict{}
 	groups := map[string]*row{}
+	parts := map[string]*row{quick: {name: quick}, slow: {name: slow}, others: {name: others}}
 	for _, name := range slices.Sorted(maps.Keys(tests)) {
 		t := tests[name]
 		r := groups[t.Group]
 		if r == nil {
-			r = &row{group: t.Group}
+			r = &row{name: t.Group}
 			groups[t.Group] = r
 			v.rows = append(v.rows, r)
 		}
-		r.tests++
+		one := row{tests: 1}
 		other, known := peer.Tests[name]
 		if known {
-			r.known++
+			one.known = 1
 		}
 		if other.passed() {
-			r.upstream++
+			one.upstream = 1
 		}
 		f := finding{name: name, group: t.Group, why: firstLine(t.Message), upstream: cmp.Or(other.State, "not known")}
 		why := causeOf(causes, name)
 		switch {
 		case t.passed():
-			r.passed++
+			one.passed = 1
 			if why != "" {
 				v.surprises = append(v.surprises, name)
 			}
 		case t.skipped():
-			r.impossible++
+			one.impossible = 1
 			v.skipped = append(v.skipped, f)
 		case why != "":
-			r.impossible++
+			one.impossible = 1
 			f.why = why
 			v.impossible = append(v.impossible, f)
 		case known && !other.passed():
-			r.failed++
+			one.failed = 1
 			v.shared = append(v.shared, f)
 		default:
-			r.failed++
+			one.failed = 1
 			v.failed = append(v.failed, f)
 		}
+		r.add(&one)
+		parts[partOf(name)].add(&one)
 	}
-	slices.SortFunc(v.rows, func(a, b *row) int { return strings.Compare(a.group, b.group) })
+	slices.SortFunc(v.rows, func(a, b *row) int { return strings.Compare(a.name, b.name) })
+	for _, name := range []string{quick, slow, others} {
+		if parts[name].tests > 0 {
+			v.parts = append(v.parts, parts[name])
+		}
+	}
 	return v
+}
+
+func (r *row) add(o *row) {
+	r.tests += o.tests
+	r.passed += o.passed
+	r.failed += o.failed
+	r.impossible += o.impossible
+	r.upstream += o.upstream
+	r.known += o.known
 }
 
 // total is the sum of all rows.
 func (v *verdict) total() *row {
-	sum := &row{group: "all"}
+	sum := &row{name: "all"}
 	for _, r := range v.rows {
-		sum.tests += r.tests
-		sum.passed += r.passed
-		sum.failed += r.failed
-		sum.impossible += r.impossible
-		sum.upstream += r.upstream
-		sum.known += r.known
+		sum.add(r)
 	}
 	return sum
 }
@@ -97,7 +129,7 @@ func (v *verdict) text(kubelet string) string {
 	b.WriteByte('\n')
 	line("judged: "+kubelet, "tests", "passed", "failed", "not possible", "upstream")
 	for _, r := range append(slices.Clone(v.rows), v.total()) {
-		line(cut(r.group, 58), fmt.Sprint(r.tests), fmt.Sprint(r.passed), number(r.failed), number(r.impossible), r.peer())
+		line(cut(r.name, 58), fmt.Sprint(r.tests), fmt.Sprint(r.passed), number(r.failed), number(r.impossible), r.peer())
 	}
 	list := func(title string, findings []finding) {
 		if len(findings) == 0 {
@@ -151,46 +183,90 @@ func writeDocs(path string) error {
 	if err != nil {
 		return err
 	}
-	var b strings.Builder
+	var judged []*judgement
 	for _, containerd := range []string{"2.4", "1.6"} {
-		for _, runtime := range []string{"", "crun"} {
+		for _, runtime := range []string{"runc", "crun"} {
 			ours, err1 := readRecord(recordName(own, containerd, runtime))
 			theirs, err2 := readRecord(recordName(upstream, containerd, runtime))
 			if err := cmp.Or(err1, err2); err != nil {
 				return err
 			}
 			if len(ours.Tests) > 0 {
-				b.WriteString(judge(ours.Tests, theirs, impossible).markdown(containerd, cmp.Or(runtime, "runc"), ours, theirs))
+				judged = append(judged, &judgement{ours, theirs, judge(ours.Tests, theirs, impossible)})
 			}
 		}
 	}
-	if b.Len() == 0 {
+	if len(judged) == 0 {
 		return fmt.Errorf("nothing is recorded yet; run make conformance first")
 	}
-	text := before + docsBegin + "\n" + b.String() + docsEnd + after
+	text := before + docsBegin + "\n" + markdown(judged) + docsEnd + after
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write document: %w", err)
 	}
 	return nil
 }
 
+// judgement is what the document says of one runtime.
+type judgement struct {
+	ours, theirs *record
+	verdict      *verdict
+}
+
+// markdown is the part of the document that is made: totals of each runtime,
+// then all groups with a pair of columns for each, then what does not pass.
+func markdown(judged []*judgement) string {
+	var b strings.Builder
+	b.WriteString("\n| Runtime | Tests | run | not possible | failing | this kubelet | upstream 1.37.2 | last runs |\n|---|---|---|---|---|---|---|---|\n")
+	var groups []string
+	for _, j := range judged {
+		first := j.ours.title()
+		if v := j.ours.Versions; v != "" {
+			first = v
+		}
+		for _, p := range j.verdict.parts {
+			fmt.Fprintf(&b, "| %s | %s | %d | %s | %s | %d | %s | %s |\n", first, p.name, p.tests, number(p.impossible), number(p.failed), p.passed, p.peer(),
+				days(j.ours, p.name))
+			first = ""
+		}
+		for _, r := range j.verdict.rows {
+			groups = append(groups, r.name)
+		}
+	}
+	b.WriteString("\n| Group |")
+	for _, j := range judged {
+		fmt.Fprintf(&b, " %s | upstream |", j.ours.title())
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", 2*len(judged)) + "\n")
+	slices.Sort(groups)
+	for _, group := range slices.Compact(groups) {
+		fmt.Fprintf(&b, "| %s |", group)
+		for _, j := range judged {
+			own, peer := "", ""
+			if i := slices.IndexFunc(j.verdict.rows, func(r *row) bool { return r.name == group }); i >= 0 {
+				r := j.verdict.rows[i]
+				own, peer = fmt.Sprint(r.passed), r.peer()
+				if r.passed != r.tests {
+					own = fmt.Sprintf("%d of %d", r.passed, r.tests)
+				}
+			}
+			fmt.Fprintf(&b, " %s | %s |", own, peer)
+		}
+		b.WriteByte('\n')
+	}
+	for _, j := range judged {
+		if list := j.verdict.exceptions(); list != "" {
+			fmt.Fprintf(&b, "\n### %s\n%s", j.ours.title(), list)
+		}
+	}
+	return b.String()
+}
+
 // namedAtMost is how many tests of a group a document names.
 const namedAtMost = 3
 
-// markdown is the verdict for a document.
-func (v *verdict) markdown(containerd, runtime string, ours, theirs *record) string {
+// exceptions are what did not pass, and why, for a document.
+func (v *verdict) exceptions() string {
 	var b strings.Builder
-	sum := v.total()
-	fmt.Fprintf(&b, "\n### containerd %s, %s\n\n", containerd, runtime)
-	fmt.Fprintf(&b, "%d of %d tests pass, run on %s", sum.passed, sum.tests, dates(ours))
-	if sum.impossible > 0 {
-		fmt.Fprintf(&b, ", and %d are not possible on the machine of the tests", sum.impossible)
-	}
-	fmt.Fprintf(&b, "; upstream 1.37.2 passes %s, run on %s.\n\n", sum.peer(), dates(theirs))
-	b.WriteString("| Group | tests | this kubelet | upstream |\n|---|---|---|---|\n")
-	for _, r := range v.rows {
-		fmt.Fprintf(&b, "| %s | %d | %d | %s |\n", r.group, r.tests, r.passed, r.peer())
-	}
 	list := func(title string, findings []finding) {
 		if len(findings) == 0 {
 			return
@@ -224,20 +300,19 @@ func (v *verdict) markdown(containerd, runtime string, ours, theirs *record) str
 	return b.String()
 }
 
-// dates are the days on which the tests of a record were run.
-func dates(r *record) string {
-	days := map[string]bool{}
-	for _, t := range r.Tests {
-		days[t.Date] = true
+// days are those on which the tests of a part were last run.
+func days(r *record, part string) string {
+	var all []string
+	for name, t := range r.Tests {
+		if partOf(name) == part {
+			all = append(all, t.Date)
+		}
 	}
-	all := slices.Sorted(maps.Keys(days))
-	switch len(all) {
-	case 0:
-		return "no day yet"
-	case 1:
-		return all[0]
+	first, last := slices.Min(all), slices.Max(all)
+	if first == last {
+		return last
 	}
-	return all[0] + " to " + all[len(all)-1]
+	return first + " to " + last
 }
 
 func number(n int) string {

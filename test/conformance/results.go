@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,11 +35,15 @@ func (t test) skipped() bool { return t.State == "skipped" }
 type record struct {
 	Kubelet    string          `json:"kubelet"`
 	Containerd string          `json:"containerd"`
-	Runtime    string          `json:"runtime,omitempty"`
+	Runtime    string          `json:"runtime"`
+	Versions   string          `json:"versions"` // of the last run
 	Tests      map[string]test `json:"tests"`
 
 	path string
 }
+
+// title names the runtime of a record.
+func (r *record) title() string { return "containerd " + r.Containerd + ", " + r.Runtime }
 
 // recordName is the file of a record; empty for a kubelet of which none is
 // kept.
@@ -49,15 +55,19 @@ func recordName(kubelet, containerd, runtime string) string {
 	default:
 		return ""
 	}
-	name := kubelet + "-containerd-" + containerd
-	if runtime != "" {
-		name += "-" + filepath.Base(runtime)
-	}
-	return filepath.Join(harness.CacheDir(), "conformance-v1.37.2", "results", name+".json")
+	return filepath.Join(harness.CacheDir(), "conformance-v1.37.2", "results", kubelet+"-containerd-"+containerd+"-"+runtime+".json")
 }
 
-func newRecord(o options, containerd string) *record {
-	return &record{Kubelet: o.kubelet, Containerd: containerd, Runtime: o.runtime, path: recordName(o.kubelet, containerd, o.runtime)}
+// newRecord is the record that a run on a node adds to.
+func newRecord(ctx context.Context, kubelet string, node *harness.Node) (*record, error) {
+	versions, err := node.RuntimeVersions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &record{
+		Kubelet: cmp.Or(kubelet, own), Containerd: node.Containerd, Runtime: node.OCIRuntime, Versions: versions,
+		path: recordName(kubelet, node.Containerd, node.OCIRuntime),
+	}, nil
 }
 
 // merge adds a run to what is recorded.

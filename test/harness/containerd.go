@@ -149,6 +149,29 @@ func (n *Node) runtimeBinary() string {
 	return built[len(built)-1]
 }
 
+// RuntimeVersions names what runs the node's containers, "containerd 2.4.2,
+// runc 1.4.3".
+func (n *Node) RuntimeVersions(ctx context.Context) (string, error) {
+	v, err := n.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+	if err != nil {
+		return "", fmt.Errorf("ask for version of containerd: %w", err)
+	}
+	// The first line is "runc version 1.4.3".
+	out, err := n.Run(ctx, n.runtimeBinary(), "--version")
+	if err != nil {
+		return "", fmt.Errorf("ask for version of %s: %w: %s", n.OCIRuntime, err, out)
+	}
+	line, _, _ := strings.Cut(out, "\n")
+	// Without the marks of whoever built it, "1.6.20~ds1" and "2.4.2+unknown".
+	release := func(version string) string {
+		if i := strings.IndexAny(version, "+~"); i >= 0 {
+			version = version[:i]
+		}
+		return strings.TrimPrefix(version, "v")
+	}
+	return fmt.Sprintf("%s %s, %s %s", v.GetRuntimeName(), release(v.GetRuntimeVersion()), n.OCIRuntime, release(line[strings.LastIndex(line, " ")+1:])), nil
+}
+
 // Ctr is containerd's own client on the node.
 func (n *Node) Ctr() string { return filepath.Join(n.containerdBin, "ctr") }
 

@@ -37,6 +37,10 @@ const (
 	// AnnotationResources is what the container was created with, as JSON of
 	// podspec.Amounts. It is ours: upstream keeps a file of its own.
 	AnnotationResources = "io.kubernetes.container.resources"
+	// AnnotationPodResources is the JSON of the pod's own
+	// v1.ResourceRequirements when the container was created, beside
+	// AnnotationResources and only if the pod had any.
+	AnnotationPodResources = "io.kubernetes.pod.resources"
 	// AnnotationPodDeletionGracePeriod is in decimal seconds, set only if the
 	// pod was being deleted when the container was created.
 	AnnotationPodDeletionGracePeriod = "io.kubernetes.pod.deletionGracePeriod"

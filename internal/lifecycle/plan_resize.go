@@ -2,13 +2,10 @@ package lifecycle
 
 import (
 	"cmp"
-	"encoding/json"
-	"fmt"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
 
-	"kubelet/internal/cri"
 	"kubelet/internal/explain"
 	"kubelet/internal/observed"
 	"kubelet/internal/podspec"
@@ -44,19 +41,6 @@ type change struct {
 	spec      *v1.Container
 	running   *observed.Container
 	has, want podspec.Amounts
-}
-
-// Has returns what a container was created with or last resized to. Of those
-// that another kubelet made nothing is known.
-func (h History) Has(c *observed.Container) (a podspec.Amounts, known bool) {
-	if life := h.Lives[c.ID]; life.Sized {
-		return life.Has, true
-	}
-	text := c.Annotations[cri.AnnotationResources]
-	if text == "" || json.Unmarshal([]byte(text), &a) != nil {
-		return podspec.Amounts{}, false
-	}
-	return a, true
 }
 
 // resize brings what runs to the allocated resources, each step after the one
@@ -182,14 +166,4 @@ func (p *planner) cramped(c *v1.Container) bool {
 func (p *planner) resized(c *v1.Container, dead *observed.Container) bool {
 	has, known := p.History.Has(dead)
 	return known && has != podspec.ContainerAmounts(p.Pod, c)
-}
-
-// ResourcesAnnotation is the annotation that tells what a container was
-// created with.
-func ResourcesAnnotation(pod *v1.Pod, c *v1.Container) string {
-	text, err := json.Marshal(podspec.ContainerAmounts(pod, c))
-	if err != nil {
-		panic(fmt.Sprintf("numbers cannot be encoded: %v", err))
-	}
-	return string(text)
 }

@@ -373,7 +373,7 @@ func (st *stage) appear(a Action, state observed.ContainerState) {
 	spec, _ := podspec.FindContainer(st.in.Pod, a.Name)
 	c := observed.Container{ID: fmt.Sprintf("%s-%d", a.Name, a.Attempt), Name: a.Name, SandboxID: a.SandboxID,
 		Attempt: a.Attempt, State: state, CreatedAt: st.in.Now, Hash: podspec.ContainerHash(spec)}
-	c.Annotations = map[string]string{cri.AnnotationResources: ResourcesAnnotation(st.in.Pod, spec)}
+	c.Annotations = ResourceAnnotations(st.in.Pod, spec)
 	if a.Delay > 0 {
 		c.Annotations[cri.AnnotationRestartDelay] = a.Delay.String()
 	}

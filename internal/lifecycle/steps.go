@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -361,7 +362,7 @@ func (s *Steps) create(ctx context.Context, sc Scene, a Action) (id string, err 
 	if config.Annotations == nil {
 		config.Annotations = map[string]string{}
 	}
-	config.Annotations[cri.AnnotationResources] = ResourcesAnnotation(sc.Pod, a.Container)
+	maps.Copy(config.Annotations, ResourceAnnotations(sc.Pod, a.Container))
 	if a.Delay > 0 {
 		config.Annotations[cri.AnnotationRestartDelay] = a.Delay.String()
 	}

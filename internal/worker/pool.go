@@ -57,6 +57,8 @@ type Allocations interface {
 	// Apply returns the pod with its allocated resources: the same for the
 	// same version of a pod, and that very one if they are those of its spec.
 	Apply(*v1.Pod) *v1.Pod
+	// Knows says whether a pod is there.
+	Knows(types.UID) bool
 	// Accept enters a pod with what it asks for, unless it is there.
 	Accept(*v1.Pod)
 	Forget(types.UID)
@@ -390,6 +392,7 @@ func (p *Pool) newWorker(ctx context.Context, uid types.UID, orphans bool) *work
 	switch {
 	case wanted && !finished:
 		p.metrics.containers.Observe(float64(len(d.Pod.Spec.Containers)))
+		p.recallAllocation(d.Pod, have)
 		return newWorker(ctx, p, uid, d.Pod, have)
 	case orphans:
 		p.metrics.orphans.Inc()

@@ -45,6 +45,34 @@ type resizeAnswer struct {
 // those of static pods, whose manifests make new pods if they change.
 func (w *worker) allocates() bool { return w.pool.Allocations != nil && !podspec.IsStatic(w.spec) }
 
+// recallAllocation enters what a pod was given by an earlier run of the agent
+// that was killed before it was written down: the spec may ask for something
+// else by now, and that is a resize.
+func (p *Pool) recallAllocation(spec *v1.Pod, have observed.Pod) {
+	if p.Allocations == nil || podspec.IsStatic(spec) || p.Allocations.Knows(spec.UID) || len(have.Containers) == 0 {
+		return
+	}
+	if given := p.remembered(spec.UID).Given(spec, have); given != nil {
+		p.Allocations.Accept(given)
+	}
+}
+
+// acceptedBefore says whether an earlier run of the agent has accepted a pod,
+// which is then not judged again.
+func (p *Pool) acceptedBefore(spec *v1.Pod) bool {
+	have := p.Observed.Get(spec.UID)
+	traces := !have.Empty() || p.Known(spec.UID) || (!podspec.IsStatic(spec) && spec.Status.StartTime != nil)
+	if !traces || p.Allocations == nil || podspec.IsStatic(spec) {
+		return traces
+	}
+	return len(have.Containers) > 0 || p.Allocations.Knows(spec.UID) || asAccepted(spec)
+}
+
+// asAccepted says whether a pod of which it is not known what it was accepted
+// with asks for that still, or for nothing any more. If not, it is judged by
+// what it asks for now.
+func asAccepted(spec *v1.Pod) bool { return spec.Generation <= 1 || spec.DeletionTimestamp != nil }
+
 // ask takes the newest version of the pod.
 func (w *worker) ask(spec *v1.Pod) {
 	if w.pool.Allocations == nil || podspec.IsStatic(spec) {

@@ -140,8 +140,7 @@ func (w *worker) claim() (admission.Request, bool) {
 	if w.state.Claimed || w.state.Phase != Waiting || !w.pool.take(podspec.FullName(w.pod), w.uid) {
 		return admission.Request{}, false
 	}
-	have := w.pool.Observed.Get(w.uid)
-	accepted := !have.Empty() || w.pool.Known(w.uid) || (!podspec.IsStatic(w.pod) && w.pod.Status.StartTime != nil)
+	accepted := w.pool.acceptedBefore(w.spec)
 	var commands []Command
 	w.state, commands = Step(w.state, Claimed{Accepted: accepted})
 	if len(commands) == 0 || podspec.IsTerminalPhase(w.pod.Status.Phase) {

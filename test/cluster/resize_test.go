@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -151,15 +152,21 @@ func TestResize(t *testing.T) {
 	}
 }
 
-// A pod that asks for more than the node has left goes on with what it has,
-// and gets it when another one leaves.
-func TestResizeWaitsForRoom(t *testing.T) {
-	ns := namespace(t)
+// allocatableCPU of the node, in thousandths.
+func allocatableCPU(t *testing.T) int64 {
+	t.Helper()
 	n, err := node.Cluster.Client.CoreV1().Nodes().Get(t.Context(), node.Name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	most := n.Status.Allocatable.Cpu().MilliValue()
+	return n.Status.Allocatable.Cpu().MilliValue()
+}
+
+// A pod that asks for more than the node has left goes on with what it has,
+// and gets it when another one leaves.
+func TestResizeWaitsForRoom(t *testing.T) {
+	ns := namespace(t)
+	most := allocatableCPU(t)
 	createText(t, ns, agentPod("tenant", []string{"pause"}, "  resources: {requests: {cpu: 800m}}"))
 	pod := create(t, ns, "resize.yaml", "NAME", "resize")
 	waitReady(t, ns, "tenant")
@@ -194,6 +201,31 @@ func TestResizeWaitsForRoom(t *testing.T) {
 	}
 	deletePod(t, ns, "tenant", 0)
 	pod = waitResized(t, pod)
+	if got := restarts(pod); got != "side 0 main 0 strict 0" {
+		t.Errorf("restarts: %s", got)
+	}
+}
+
+// A kubelet that was killed before it wrote down what it had accepted judges
+// what pods ask for meanwhile: it is not theirs because the file says nothing.
+func TestResizeAfterAllocationsAreLost(t *testing.T) {
+	ns := namespace(t)
+	most := allocatableCPU(t)
+	createText(t, ns, agentPod("tenant", []string{"pause"}, "  resources: {requests: {cpu: 800m}}"))
+	pod := create(t, ns, "resize.yaml", "NAME", "resize")
+	waitReady(t, ns, "tenant")
+	waitReady(t, ns, "resize")
+	kubelet.Kill()
+	err := os.Remove(node.Path("/var/lib/kubelet/allocated_pods_state"))
+	pod = resize(t, pod, map[string]amounts{"main": amounts(fmt.Sprintf("%dm/%dm 32Mi/64Mi", most-500, most))})
+	if err := errors.Join(err, kubelet.StartAndWait(context.Background())); err != nil {
+		t.Fatal(err)
+	}
+	waitPod(t, ns, "resize", "without what it asks for", func(p *v1.Pod) bool {
+		c := harness.PodCondition(p, v1.PodResizePending)
+		return c != nil && c.Reason == v1.PodReasonDeferred && p.Status.ContainerStatuses[0].AllocatedResources.Cpu().MilliValue() == 50
+	})
+	pod = waitResized(t, resize(t, pod, map[string]amounts{"main": "100m/200m 64Mi/128Mi"}))
 	if got := restarts(pod); got != "side 0 main 0 strict 0" {
 		t.Errorf("restarts: %s", got)
 	}

@@ -28,9 +28,9 @@ import (
 
 const (
 	// pause is how long after a write the next one comes, for what nobody waits
-	// for: many pods that start together are written down together. It is short,
-	// for a pod that asks for more before it was written down has that after a
-	// kill.
+	// for: many pods that start together are written down together. It is short:
+	// what is allocated to a pod that was not written down before a kill has to
+	// be found elsewhere (worker.Pool.recallAllocation).
 	pause = 50 * time.Millisecond
 	// patience bounds such a write.
 	patience = 10 * time.Second
@@ -103,6 +103,13 @@ func of(pod *v1.Pod) Resources {
 		return true
 	})
 	return r
+}
+
+// Knows says whether a pod is in the table.
+func (t *Table) Knows(uid types.UID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pods[uid] != nil
 }
 
 // Accept enters a pod with what its spec asks for, unless it is in the table.

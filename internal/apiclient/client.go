@@ -147,7 +147,7 @@ func New(cfg Config) (*Client, error) {
 		{&c.authentication, authenticationv1.SchemeGroupVersion, nil},
 		{&c.authorization, authorizationv1.SchemeGroupVersion, nil},
 	} {
-		*part.into, err = c.groupClient(base, httpClient, part.group, part.limiter)
+		*part.into, err = c.groupClient(base, metrics.limit(httpClient, part.limiter), part.group)
 		if err != nil {
 			return nil, fmt.Errorf("set up client for %s: %w", part.group, err)
 		}
@@ -181,7 +181,7 @@ func restConfig(cfg Config) (*rest.Config, error) {
 	return base, nil
 }
 
-func (c *Client) groupClient(base *rest.Config, httpClient *http.Client, gv schema.GroupVersion, limiter flowcontrol.RateLimiter) (*rest.RESTClient, error) {
+func (c *Client) groupClient(base *rest.Config, httpClient *http.Client, gv schema.GroupVersion) (*rest.RESTClient, error) {
 	cfg := rest.CopyConfig(base)
 	cfg.GroupVersion = &gv
 	cfg.APIPath = "/apis"
@@ -189,15 +189,8 @@ func (c *Client) groupClient(base *rest.Config, httpClient *http.Client, gv sche
 		cfg.APIPath = "/api"
 	}
 	cfg.NegotiatedSerializer = c.codecs.negotiated
-	cfg.QPS, cfg.RateLimiter = -1, limiter
+	cfg.QPS = -1 // limitedTransport has the limit
 	return rest.RESTClientForConfigAndClient(cfg, httpClient)
-}
-
-func newLimiter(qps float32, burst int) flowcontrol.RateLimiter {
-	if qps < 0 {
-		return nil
-	}
-	return flowcontrol.NewTokenBucketRateLimiter(qps, burst)
 }
 
 // Requests returns how many requests were sent so far, by verb and resource.

@@ -93,7 +93,7 @@ func TestStatusPatchCarriesTheUIDAndIsCounted(t *testing.T) {
 	for _, family := range families {
 		names = append(names, family.GetName())
 	}
-	expect(t, "metrics", names, []string{"kubelet_certificate_manager_client_ttl_seconds", "rest_client_request_duration_seconds", "rest_client_request_size_bytes", "rest_client_requests_total"})
+	expect(t, "metrics", names, []string{"kubelet_certificate_manager_client_ttl_seconds", "rest_client_rate_limiter_duration_seconds", "rest_client_request_duration_seconds", "rest_client_request_size_bytes", "rest_client_requests_total", "rest_client_response_size_bytes"})
 	if _, err := client.PatchPodStatus(t.Context(), "ns", "web", "uid-1", []byte(`not JSON`)); err == nil {
 		t.Error("a patch that is not JSON was sent")
 	}

@@ -3,6 +3,7 @@ package apiclient
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -41,11 +42,33 @@ func (t *observedTransport) RoundTrip(req *http.Request) (*http.Response, error)
 	}
 	t.metrics.observe(req, kind, code, now.Sub(start))
 	t.health.done(err, now)
+	if err == nil && kind.Verb != "watch" { // one of those has no size
+		resp.Body = &measuredBody{ReadCloser: resp.Body, size: t.metrics.answers.WithLabelValues(req.Method, req.URL.Host)}
+	}
 	return resp, err
 }
 
 // WrappedRoundTripper lets client-go find the transport below.
 func (t *observedTransport) WrappedRoundTripper() http.RoundTripper { return t.next }
+
+// measuredBody tells how large the body of an answer was, if it was read to
+// its end.
+type measuredBody struct {
+	io.ReadCloser
+	size prometheus.Observer
+	read int64
+	told bool
+}
+
+func (b *measuredBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	if err == io.EOF && !b.told {
+		b.told = true
+		b.size.Observe(float64(b.read))
+	}
+	return n, err
+}
 
 // connectionHealth closes all connections when no request has been answered
 // for unansweredLimit although some were sent. It needs no timer: each
@@ -162,10 +185,18 @@ type requestMetrics struct {
 	total    *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	size     *prometheus.HistogramVec
+	answers  *prometheus.HistogramVec
+	waits    *prometheus.HistogramVec
 	// Reviews are asked for the users of the node's own API, by resource.
 	reviews     map[string]*prometheus.CounterVec
 	reviewTimes map[string]*prometheus.HistogramVec
 }
+
+// Buckets of client metrics.
+var (
+	sizeBuckets = []float64{64, 256, 512, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216}
+	timeBuckets = []float64{0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60}
+)
 
 func newRequestMetrics(reg prometheus.Registerer) (*requestMetrics, error) {
 	reviews := func(kind, what string) (*prometheus.CounterVec, *prometheus.HistogramVec) {
@@ -184,7 +215,17 @@ func newRequestMetrics(reg prometheus.Registerer) (*requestMetrics, error) {
 		size: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "rest_client_request_size_bytes",
 			Help:    "Size of requests to the API server, by verb and host.",
-			Buckets: []float64{64, 256, 512, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216},
+			Buckets: sizeBuckets,
+		}, []string{"verb", "host"}),
+		answers: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "rest_client_response_size_bytes",
+			Help:    "Size of the API server's answers, unpacked, by verb and host; watches have none.",
+			Buckets: sizeBuckets,
+		}, []string{"verb", "host"}),
+		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "rest_client_rate_limiter_duration_seconds",
+			Help:    "Time that requests waited for the client's own limit, in seconds, by verb and host.",
+			Buckets: timeBuckets,
 		}, []string{"verb", "host"}),
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rest_client_requests_total",
@@ -193,13 +234,13 @@ func newRequestMetrics(reg prometheus.Registerer) (*requestMetrics, error) {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "rest_client_request_duration_seconds",
 			Help:    "Time until the API server answered, in seconds, by verb and host.",
-			Buckets: []float64{0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60},
+			Buckets: timeBuckets,
 		}, []string{"verb", "host"}),
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, collector := range []prometheus.Collector{m.total, m.duration, m.size, authn, authnTime, authz, authzTime} {
+	for _, collector := range []prometheus.Collector{m.total, m.duration, m.size, m.answers, m.waits, authn, authnTime, authz, authzTime} {
 		if err := reg.Register(collector); err != nil {
 			return nil, err
 		}

@@ -8,15 +8,23 @@ import (
 
 // metrics are named and labelled as upstream's.
 type metrics struct {
-	operations *prometheus.HistogramVec
+	operations, totals *prometheus.HistogramVec
 }
 
 func newMetrics() *metrics {
-	return &metrics{prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name:    "storage_operation_duration_seconds",
-		Help:    "Seconds that it took to set up a volume or to take it down, by type and outcome; bringing one up to date does not count.",
-		Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600},
-	}, []string{"volume_plugin", "operation_name", "status", "migrated"})}
+	buckets := []float64{.1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600}
+	return &metrics{
+		operations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "storage_operation_duration_seconds",
+			Help:    "Seconds that it took to set up a volume or to take it down, by type and outcome; bringing one up to date does not count.",
+			Buckets: buckets,
+		}, []string{"volume_plugin", "operation_name", "status", "migrated"}),
+		totals: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "volume_operation_total_seconds",
+			Help:    "Seconds from the first try to set up a volume until it was ready, by type.",
+			Buckets: buckets,
+		}, []string{"plugin_name", "operation_name"}),
+	}
 }
 
 func (m *metrics) operation(p Plugin, name string, begun time.Time, err error) {
@@ -27,9 +35,14 @@ func (m *metrics) operation(p Plugin, name string, begun time.Time, err error) {
 	m.operations.WithLabelValues(p.Name(), name, status, "false").Observe(time.Since(begun).Seconds())
 }
 
+// ready tells that a volume is ready for the first time since it was asked for.
+func (m *metrics) ready(p Plugin, asked time.Time) {
+	m.totals.WithLabelValues(p.Name(), "overall_volume_mount").Observe(time.Since(asked).Seconds())
+}
+
 // Metrics of the reconciler, to be registered.
 func (r *Reconciler) Metrics() []prometheus.Collector {
-	return []prometheus.Collector{r.metrics.operations, totals{r}}
+	return []prometheus.Collector{r.metrics.operations, r.metrics.totals, totals{r}}
 }
 
 // standing is how far a volume of a pod is.

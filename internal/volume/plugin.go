@@ -75,8 +75,9 @@ type Memo struct {
 	// changed; zero for never.
 	Refresh time.Time
 
-	// The reconciler's own: how often in a row an update failed, and the
-	// last message about it.
+	// The reconciler's own: since when the volume is wanted, how often in a row
+	// an update failed, and the last message about it.
+	asked    time.Time
 	failures int
 	message  string
 }

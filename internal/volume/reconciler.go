@@ -227,7 +227,7 @@ func (r *Reconciler) mount(ctx context.Context, e *podEntry, pod *v1.Pod) (Mount
 	one := func(i int) { mounts[i], errs[i] = r.mountOne(ctx, e, pod, dir, used[i]) }
 	for _, v := range used {
 		if e.memos[v.Name] == nil {
-			e.memos[v.Name] = &Memo{}
+			e.memos[v.Name] = &Memo{asked: time.Now()}
 		}
 	}
 	if len(used) == 1 {
@@ -313,6 +313,9 @@ func (r *Reconciler) mountOne(ctx context.Context, e *podEntry, pod *v1.Pod, pod
 		r.metrics.operation(plugin, "volume_mount", begun, err)
 	}
 	if err == nil {
+		if !known {
+			r.metrics.ready(plugin, memo.asked)
+		}
 		return mount, nil
 	}
 	out := Error{Err: err}

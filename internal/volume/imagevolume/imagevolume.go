@@ -28,7 +28,8 @@ func (Plugin) Supports(v *v1.Volume) bool { return v.Image != nil }
 func (Plugin) Immediate(*v1.Volume) bool { return true }
 
 // Mount gives no path: the runtime knows where the image is.
-func (Plugin) Mount(context.Context, volume.Spec) (volume.Mount, error) {
+func (Plugin) Mount(_ context.Context, spec volume.Spec) (volume.Mount, error) {
+	spec.Memo.Ready = true
 	return volume.Mount{ReadOnly: true}, nil
 }
 

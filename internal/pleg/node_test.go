@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
 	"kubelet/internal/cri"
@@ -26,6 +29,7 @@ type node struct {
 	table   *observed.Table
 	g       *Generator
 	exits   *fakeExits
+	lagging *lagging
 	see     bool // processes are found in cgroups
 	stop    context.CancelFunc
 	stopped chan error
@@ -96,6 +100,24 @@ func (e *fakeExits) watched() int {
 	return len(e.open)
 }
 
+// lagging is a runtime whose lists call sandboxes ready for a while after their
+// statuses have ceased to do so.
+type lagging struct {
+	Runtime
+	behind atomic.Bool
+}
+
+func (l *lagging) ListPodSandbox(ctx context.Context, f *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error) {
+	list, err := l.Runtime.ListPodSandbox(ctx, f)
+	if l.behind.Load() {
+		for i := range list {
+			list[i] = proto.CloneOf(list[i])
+			list[i].State = runtimeapi.PodSandboxState_SANDBOX_READY
+		}
+	}
+	return list, err
+}
+
 // newNode makes a node; before is called before the generator runs.
 func newNode(t *testing.T, cfg critest.Config, before func(*node)) *node {
 	n := &node{t: t, r: critest.New(cfg), changes: map[types.UID]int{}}
@@ -107,7 +129,8 @@ func newNode(t *testing.T, cfg critest.Config, before func(*node)) *node {
 		n.changes[uid]++
 		n.mu.Unlock()
 	})
-	pc := Config{Runtime: n.c, Table: n.table, Exits: n.exits, Registerer: prometheus.NewRegistry()}
+	n.lagging = &lagging{Runtime: n.c}
+	pc := Config{Runtime: n.lagging, Table: n.table, Exits: n.exits, Registerer: prometheus.NewRegistry()}
 	if before != nil {
 		before(n)
 		if n.exits == nil {

@@ -146,6 +146,31 @@ func TestLostSandboxIsSeen(t *testing.T) {
 	}
 }
 
+// TestLostSandboxIsListedLate: the process of a sandbox is gone, its status says
+// so, and the list says so later.
+func TestLostSandboxIsListedLate(t *testing.T) {
+	const lag = 300 * time.Millisecond
+	bubble(t, func(t *testing.T) {
+		n := newNode(t, critest.Config{NoEvents: true}, func(n *node) { n.runPod("web", "app") })
+		pid := n.r.Sandboxes("web")[0].Pid
+		n.lagging.behind.Store(true)
+		n.r.KillSandbox("web")
+		n.exits.end(pid)
+		time.Sleep(lag)
+		n.want("web", "ready | app#0 running")
+		n.lagging.behind.Store(false)
+		time.Sleep(lag / 4)
+		synctest.Wait()
+		n.want("web", "not ready | app#0 running")
+		// And that is the end of it.
+		calls := n.r.Calls("PodSandboxStatus")
+		time.Sleep(20 * time.Second)
+		if more := n.r.Calls("PodSandboxStatus") - calls; more > 0 {
+			t.Errorf("the sandbox was asked for %d times more", more)
+		}
+	})
+}
+
 // TestLiesAboutTheEnd: the process is gone, the runtime goes on to say that it
 // runs. It is asked until it tells the truth, more and more slowly.
 func TestLiesAboutTheEnd(t *testing.T) {

@@ -323,10 +323,18 @@ func (g *Generator) confirmLoop(ctx context.Context, p *pod, id string, sandbox 
 // it.
 func (g *Generator) readExit(ctx context.Context, p *pod, id string, sandbox bool) (over bool, err error) {
 	if sandbox {
+		p.store.Lock()
+		s := findSandbox(&p.snap, id)
+		lost := s == nil || !s.Ready
+		p.store.Unlock()
+		if lost {
+			return true, nil
+		}
 		running, _, err := g.statusOf(ctx, p, id, true, false)
 		if err == nil && !running {
+			// containerd 2 lists a sandbox as ready for a moment longer than its
+			// status says so: what is read now may not have the end yet.
 			g.ask(p.uid, request{})
-			return true, nil
 		}
 		return false, err
 	}

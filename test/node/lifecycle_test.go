@@ -90,9 +90,12 @@ func TestSidecars(t *testing.T) {
 		t.Errorf("init container: %+v", s)
 	}
 	remove(t, name+".yaml")
+	// The hooks run at once: a sidecar's does not wait for that of main.
+	recorded(t, name, "prestop main", "prestop first")
+	allow(t, name+"-stop")
 	gone(t, name)
 	inOrder(t, name, "prestop main", "term main", "end main", "term second", "end second", "term first")
-	inOrder(t, name, "prestop first", "term second")
+	inOrder(t, name, "prestop first", "term main")
 }
 
 // A pod is over when its main containers are, whatever its sidecars do; they
@@ -102,6 +105,7 @@ func TestSidecarsDoNotKeepAPodAlive(t *testing.T) {
 	const name = "job"
 	put(t, "sidecars.yaml", name, "POLICY", "OnFailure")
 	allow(t, name+"-go")
+	allow(t, name+"-stop")
 	pod := status(t, name, "Ready", harness.Ready)
 	first := running(t, name, "first")
 	if err := node.KillContainer(t.Context(), first.Id); err != nil {
@@ -252,6 +256,7 @@ func TestRestartAllContainers(t *testing.T) {
 func TestLifecycleOverKubeletRestart(t *testing.T) {
 	put(t, "sidecars.yaml", "kept", "POLICY", "Always")
 	allow(t, "kept-go")
+	allow(t, "kept-stop")
 	one(t, "kept-ready", "Always", "pause", "readinessProbe: {exec: {command: [/agent, has, /records/kept-ready-go]}, periodSeconds: 3600}")
 	allow(t, "kept-ready-go")
 	one(t, "kept-hook", "Always", "pause", "lifecycle: {postStart: {exec: {command: [/agent, hook, /records/kept-hook, poststart, /records/kept-hook-go]}}}")
@@ -358,6 +363,7 @@ func TestSidecarsInANewSandbox(t *testing.T) {
 	const name = "resandboxed"
 	put(t, "sidecars.yaml", name, "POLICY", "Always")
 	allow(t, name+"-go")
+	allow(t, name+"-stop")
 	status(t, name, "Ready", harness.Ready)
 	sandboxes, err := node.Sandboxes(t.Context(), "default", name+suffix)
 	if err != nil || len(sandboxes) != 1 {

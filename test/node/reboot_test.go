@@ -15,6 +15,7 @@ import (
 func TestReboot(t *testing.T) {
 	put(t, "sidecars.yaml", "over-again", "POLICY", "Always")
 	allow(t, "over-again-go")
+	allow(t, "over-again-stop")
 	one(t, "once", "Never", "pause")
 	one(t, "once-done", "OnFailure", quote("exit 0"))
 	one(t, "once-failed", "OnFailure", "pause")

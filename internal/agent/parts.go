@@ -222,7 +222,7 @@ func (a *Agent) newAllocations(ctx context.Context) {
 		},
 	})
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "What was allocated to pods is not known, their specs count")
+		klog.FromContext(ctx).Error(err, "What was allocated to pods is not wholly known, their containers and specs count")
 	}
 	a.alloc = table
 }

@@ -47,6 +47,9 @@ type Input struct {
 	// nil if nobody probes.
 	Probes map[string]probe.Result
 
+	// Actuated is the pod with the resources that its containers had when
+	// another kubelet handed the node over; nil if that is not known.
+	Actuated *v1.Pod
 	// Allocate, if not nil, is the pod with resources that admission has
 	// granted and that are to be written down.
 	Allocate *v1.Pod

@@ -64,10 +64,11 @@ func (p *planner) resize(sandbox *observed.Sandbox) {
 		}
 		want := podspec.ContainerAmounts(p.Pod, c)
 		has, known := p.History.Has(running)
+		if !known {
+			has = p.handedOver(c.Name, want)
+			p.presume(running.ID, has)
+		}
 		switch {
-		case !known:
-			// Made by another kubelet, which left it as allocated.
-			p.presume(running.ID, want)
 		case has == want:
 		case restartsToResize(c, has.Changed(want)):
 			p.replaced = append(p.replaced, running.ID)
@@ -107,6 +108,17 @@ func (c *change) rank() int {
 		return 2
 	}
 	return 1
+}
+
+// handedOver is what a container of another kubelet has: what that one wrote
+// down of it, or else what is allocated.
+func (p *planner) handedOver(name string, allocated podspec.Amounts) podspec.Amounts {
+	if p.Actuated != nil {
+		if c, _ := podspec.FindContainer(p.Actuated, name); c != nil {
+			return podspec.ContainerAmounts(p.Actuated, c)
+		}
+	}
+	return allocated
 }
 
 func (p *planner) presume(id string, a podspec.Amounts) {

@@ -230,6 +230,9 @@ func (st *stage) happen(t *testing.T, words []string) {
 		st.in.History.End(Result{Key: key, Err: errors.New("below current usage"), Amounts: a.Amounts, AtLeast: true}, st.in.Now)
 	case "foreign": // another kubelet made the container
 		st.container(words[1]).Annotations = nil
+	case "actuated": // NAME REQUEST/LIMIT of CPU and memory: what it wrote down
+		st.in.Actuated = st.in.Pod.DeepCopy()
+		resize(t, st.in.Actuated, words[1], words[2])
 	case "allocate":
 		st.in.Allocate = st.in.Pod
 	case "objects-read":

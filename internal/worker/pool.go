@@ -59,6 +59,9 @@ type Allocations interface {
 	Apply(*v1.Pod) *v1.Pod
 	// Knows says whether a pod is there.
 	Knows(types.UID) bool
+	// Actuated returns the pod with the resources that the upstream kubelet had
+	// given its containers; nil if it wrote down nothing of it.
+	Actuated(*v1.Pod) *v1.Pod
 	// Accept enters a pod with what it asks for, unless it is there.
 	Accept(*v1.Pod)
 	Forget(types.UID)

@@ -39,11 +39,14 @@ type worker struct {
 	// pod is what is wanted, with the resources that are allocated to it; spec
 	// is what it asks for.
 	pod, spec *v1.Pod
-	resizing  resizing
-	runs      bool      // containers ran when the worker was made
-	arrived   time.Time // when the worker was made
-	ending    time.Time // when Terminating began
-	state     State
+	// actuated is with the resources that another kubelet had given it, if
+	// those are others.
+	actuated *v1.Pod
+	resizing resizing
+	runs     bool      // containers ran when the worker was made
+	arrived  time.Time // when the worker was made
+	ending   time.Time // when Terminating began
+	state    State
 	// verdict of an admission that waits.
 	verdict  admission.Verdict
 	history  lifecycle.History
@@ -99,13 +102,17 @@ func newRim(ctx context.Context) rim {
 
 func newWorker(ctx context.Context, p *Pool, uid types.UID, pod *v1.Pod, have observed.Pod) *worker {
 	spec := pod
+	var actuated *v1.Pod
 	if p.Allocations != nil && !podspec.IsStatic(pod) {
 		pod = p.Allocations.Apply(spec)
+		if actuated = p.Allocations.Actuated(pod); actuated == pod {
+			actuated = nil // it is as allocated
+		}
 	}
 	logger := klog.FromContext(ctx).WithValues("pod", klog.KObj(pod), "podUID", uid)
 	ctx = klog.NewContext(ctx, logger)
 	w := &worker{
-		pool: p, uid: uid, ctx: ctx, pod: pod, spec: spec, arrived: p.Now(),
+		pool: p, uid: uid, ctx: ctx, pod: pod, spec: spec, actuated: actuated, arrived: p.Now(),
 		runs:   have.Running() > 0,
 		wake:   make(chan struct{}, 1),
 		idle:   make(chan struct{}),
@@ -379,6 +386,7 @@ func (w *worker) plan(have observed.Pod, now time.Time) lifecycle.Output {
 			Gone:     w.state.Removed,
 			Silent:   w.state.Removed,
 			Allocate: w.resizing.granted,
+			Actuated: w.actuated,
 		}
 		switch w.state.Phase {
 		case Waiting:

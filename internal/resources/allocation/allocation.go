@@ -5,13 +5,16 @@
 // It reads the file of an earlier run, of the upstream kubelet as well, and
 // writes it in the same format (file.go). admission decides what is allocated;
 // the pod's worker enters it.
+//
+// Upstream has a second file, of what containers were given so far. That is
+// read, for what was being changed when the node was handed over; this kubelet
+// keeps it with the containers.
 package allocation
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"path/filepath"
 	"sync"
@@ -64,33 +67,36 @@ type Config struct {
 
 // Table is the table. Its methods may be called from any goroutine.
 type Table struct {
-	config Config
-	path   string
-	calls  bounded.Calls
-	wake   chan struct{}
+	config         Config
+	path, actuates string
+	calls          bounded.Calls
+	wake           chan struct{}
 
 	mu   sync.Mutex
 	pods map[types.UID]*entry
+	// actuated is of upstream's second file; outdated: that has more.
+	actuated map[types.UID]Resources
+	outdated bool
 	// proposed are written down, but not yet known to be.
 	proposed map[types.UID]Resources
 }
 
 // New reads what an earlier run has left. A file that cannot be used is an
-// error beside a table that is empty: what is allocated to the pods that run
-// is then what their specs ask for.
+// error beside a table that lacks it: what is allocated to the pods that run
+// is then what their containers tell or their specs ask for.
 func New(config Config) (*Table, error) {
 	t := &Table{
-		config: config, path: filepath.Join(config.Dir, fileName), wake: make(chan struct{}, 1),
+		config: config, wake: make(chan struct{}, 1),
+		path: filepath.Join(config.Dir, fileName), actuates: filepath.Join(config.Dir, actuatedName),
 		pods: map[types.UID]*entry{}, proposed: map[types.UID]Resources{},
 	}
-	entries, err := read(t.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
+	entries, err := readIfAny(t.path)
 	for uid, r := range entries {
 		t.pods[uid] = &entry{Resources: r}
 	}
-	return t, err
+	actuated, actuatedErr := readIfAny(t.actuates)
+	t.actuated = actuated
+	return t, errors.Join(err, actuatedErr)
 }
 
 // of are the resources that a pod asks for.
@@ -103,6 +109,19 @@ func of(pod *v1.Pod) Resources {
 		return true
 	})
 	return r
+}
+
+// Actuated returns the pod with the resources that the upstream kubelet had
+// given its containers when it handed the node over; nil if it wrote down
+// nothing of it.
+func (t *Table) Actuated(pod *v1.Pod) *v1.Pod {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, ok := t.actuated[pod.UID]
+	if !ok {
+		return nil
+	}
+	return r.apply(pod)
 }
 
 // Knows says whether a pod is in the table.
@@ -142,6 +161,12 @@ func (t *Table) Allocate(ctx context.Context, pod *v1.Pod) error {
 		return fmt.Errorf("allocate resources: %w", err)
 	}
 	t.pods[pod.UID] = &entry{Resources: r}
+	if _, ok := t.actuated[pod.UID]; ok {
+		// Upstream, if it comes back, would make the change once more.
+		delete(t.actuated, pod.UID)
+		t.outdated = true
+		t.signal()
+	}
 	return nil
 }
 
@@ -221,7 +246,7 @@ func (t *Table) Run(ctx context.Context) error {
 			}
 		}
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-		if err := t.save(bound); err != nil {
+		if err := errors.Join(t.save(bound), t.saveActuated(bound)); err != nil {
 			klog.FromContext(ctx).Error(err, "Allocated resources cannot be written down, trying again")
 			t.signal()
 		}
@@ -261,6 +286,23 @@ func (t *Table) save(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// saveActuated takes from upstream's second file what is not true any more.
+func (t *Table) saveActuated(ctx context.Context) error {
+	t.mu.Lock()
+	outdated, rest := t.outdated, maps.Clone(t.actuated)
+	t.mu.Unlock()
+	if !outdated {
+		return nil
+	}
+	err := t.calls.Do(ctx, t.actuates, "write of "+t.actuates, func() error { return write(t.actuates, rest) })
+	if err == nil {
+		t.mu.Lock()
+		t.outdated = len(t.actuated) != len(rest)
+		t.mu.Unlock()
+	}
+	return err
 }
 
 func (t *Table) snapshot() map[types.UID]Resources {

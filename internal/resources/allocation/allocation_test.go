@@ -135,6 +135,41 @@ func TestUpstreamsFile(t *testing.T) {
 	}
 }
 
+// What upstream had given the containers when it handed the node over is known,
+// until this kubelet has allocated the pod something else: then upstream's file
+// says nothing of it any more, so that it does not make the change once more.
+func TestUpstreamsSecondFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, actuatedName)
+	if err := os.WriteFile(path, []byte(upstream), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	table := open(t, dir)
+	if got := table.Actuated(pod("u1", "1")); got == nil || cpu(got) != "20m" {
+		t.Errorf("actuated %v", got)
+	}
+	if got := table.Actuated(pod("u2", "1")); got != nil {
+		t.Errorf("of a pod that it did not know: %v", got)
+	}
+	if asked := pod("u1", "20m"); table.Apply(asked) != asked || table.Knows("u1") {
+		t.Error("what was given counts as what is allocated")
+	}
+	if err := table.Allocate(t.Context(), pod("u1", "2")); err != nil {
+		t.Fatal(err)
+	}
+	if got := table.Actuated(pod("u1", "2")); got != nil {
+		t.Errorf("it is allocated something else, and still %v", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := table.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := read(path); err != nil || len(entries) != 0 {
+		t.Errorf("upstream's file: %v, %v", entries, err)
+	}
+}
+
 func TestBadFile(t *testing.T) {
 	for _, text := range []string{"", "{", `{"data":"{}","checksum":1}`, "\x00\xff", `{"data":"[]","checksum":` + "2" + `}`} {
 		dir := t.TempDir()

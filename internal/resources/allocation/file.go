@@ -2,8 +2,10 @@ package allocation
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/dump"
@@ -11,9 +13,12 @@ import (
 	"kubelet/internal/checkpoint"
 )
 
-// fileName is the upstream kubelet's, as is the format, so that either finds
+// The names are the upstream kubelet's, as is the format, so that either finds
 // what the other has allocated.
-const fileName = "allocated_pods_state"
+const (
+	fileName     = "allocated_pods_state"
+	actuatedName = "actuated_pods_state"
+)
 
 // file is the outer layer: the payload as text, and a sum of it.
 type file struct {
@@ -48,6 +53,15 @@ func read(path string) (map[types.UID]Resources, error) {
 		return nil, fmt.Errorf("read allocated resources from %s: %w", path, err)
 	}
 	return entries, nil
+}
+
+// readIfAny is read of a file that need not be there.
+func readIfAny(path string) (map[types.UID]Resources, error) {
+	entries, err := read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
 }
 
 func decode(body []byte) (map[types.UID]Resources, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -29,9 +30,8 @@ func (f *floor) start(ctx context.Context, p *floorPod) error {
 		return err
 	}
 	pending := make(chan error, 1)
-	go func() {
-		pending <- f.patch(ctx, pod, v1.PodStatus{Phase: v1.PodPending, StartTime: ptr.To(metav1.Now())})
-	}()
+	first := f.pending(p)
+	go func() { pending <- f.patch(ctx, pod, first) }()
 	volumes := make(chan error, 1)
 	go func() { volumes <- f.volumes(ctx, p) }()
 
@@ -102,11 +102,15 @@ func (f *floor) sandboxConfig(p *floorPod) *runtimeapi.PodSandboxConfig {
 	return &runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: pod.Name, Uid: string(pod.UID), Namespace: pod.Namespace},
 		Hostname: pod.Name, LogDirectory: logs,
+		DnsConfig: &runtimeapi.DNSConfig{Servers: []string{"10.96.0.10"}, Options: []string{"ndots:5"},
+			Searches: []string{pod.Namespace + ".svc.cluster.local", "svc.cluster.local", "cluster.local"}},
 		Labels: map[string]string{"io.kubernetes.pod.name": pod.Name, "io.kubernetes.pod.namespace": pod.Namespace, "io.kubernetes.pod.uid": string(pod.UID)},
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
 			CgroupParent: f.node.CgroupRoot() + "/kubepods/besteffort/pod" + string(pod.UID),
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 				NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
+				// What every kubelet gives it; filters take time to be loaded.
+				Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 			},
 		},
 	}
@@ -136,9 +140,19 @@ func (f *floor) containerConfig(p *floorPod, c *floorContainer) *runtimeapi.Cont
 		config.Mounts = append(config.Mounts, &runtimeapi.Mount{ContainerPath: inside, HostPath: outside})
 	}
 	for _, m := range c.spec.VolumeMounts {
-		config.Mounts = append(config.Mounts, &runtimeapi.Mount{ContainerPath: m.MountPath, HostPath: filepath.Join(p.dir, m.Name), Readonly: m.ReadOnly})
+		config.Mounts = append(config.Mounts, &runtimeapi.Mount{
+			ContainerPath: m.MountPath, HostPath: filepath.Join(p.dir, m.Name), Readonly: m.ReadOnly || fromAPI(p.pod, m.Name),
+		})
 	}
 	return config
+}
+
+// fromAPI says whether a volume holds API objects, which containers see
+// read-only whatever they ask for.
+func fromAPI(pod *v1.Pod, volume string) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v v1.Volume) bool {
+		return v.Name == volume && (v.ConfigMap != nil || v.Secret != nil || v.Projected != nil)
+	})
 }
 
 // What containers get that ask for nothing (procMount: Default); without it
@@ -203,23 +217,60 @@ func (f *floor) volumes(ctx context.Context, p *floorPod) error {
 	return nil
 }
 
-// running is the status of a pod whose containers all run.
-func (f *floor) running(p *floorPod) v1.PodStatus {
+// status is what all statuses of a pod have in common, with the conditions that
+// are true from the start and those that become true when it runs.
+func (f *floor) status(p *floorPod, phase v1.PodPhase, runs v1.ConditionStatus) v1.PodStatus {
 	now := metav1.Now()
 	s := v1.PodStatus{
-		Phase: v1.PodRunning, HostIP: f.node.IP(), HostIPs: []v1.HostIP{{IP: f.node.IP()}},
-		PodIP: p.ip, PodIPs: []v1.PodIP{{IP: p.ip}}, QOSClass: v1.PodQOSBestEffort,
+		Phase: phase, HostIP: f.node.IP(), HostIPs: []v1.HostIP{{IP: f.node.IP()}},
+		QOSClass: v1.PodQOSBestEffort, ObservedGeneration: p.pod.Generation,
 	}
-	for _, kind := range []v1.PodConditionType{v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled} {
-		s.Conditions = append(s.Conditions, v1.PodCondition{Type: kind, Status: v1.ConditionTrue, LastTransitionTime: now})
+	condition := func(status v1.ConditionStatus, kinds ...v1.PodConditionType) {
+		for _, kind := range kinds {
+			s.Conditions = append(s.Conditions, v1.PodCondition{Type: kind, Status: status, LastTransitionTime: now, ObservedGeneration: p.pod.Generation})
+		}
 	}
+	condition(runs, v1.PodReadyToStartContainers, v1.PodReady, v1.ContainersReady)
+	condition(v1.ConditionTrue, v1.PodInitialized, v1.PodScheduled)
+	return s
+}
+
+func containerStatus(c *floorContainer) v1.ContainerStatus {
+	s := v1.ContainerStatus{Name: c.spec.Name, Image: c.spec.Image, RestartCount: int32(c.attempt)}
+	for _, m := range c.spec.VolumeMounts {
+		s.VolumeMounts = append(s.VolumeMounts, v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly})
+	}
+	return s
+}
+
+// pending is the status of a pod that is on its way.
+func (f *floor) pending(p *floorPod) v1.PodStatus {
+	s := f.status(p, v1.PodPending, v1.ConditionFalse)
+	s.StartTime = ptr.To(metav1.Now())
 	for _, c := range p.containers {
-		cs := v1.ContainerStatus{Name: c.spec.Name, Image: c.spec.Image, ContainerID: "containerd://" + c.id, Ready: true,
-			RestartCount: int32(c.attempt), Started: ptr.To(true), State: v1.ContainerState{Running: &v1.ContainerStateRunning{StartedAt: now}}}
+		cs := containerStatus(c)
+		cs.State.Waiting = &v1.ContainerStateWaiting{Reason: "ContainerCreating"}
 		if c.init {
-			cs.State = v1.ContainerState{Terminated: &v1.ContainerStateTerminated{Reason: "Completed", ContainerID: cs.ContainerID, FinishedAt: now}}
 			s.InitContainerStatuses = append(s.InitContainerStatuses, cs)
 		} else {
+			s.ContainerStatuses = append(s.ContainerStatuses, cs)
+		}
+	}
+	return s
+}
+
+// running is the status of a pod whose containers all run.
+func (f *floor) running(p *floorPod) v1.PodStatus {
+	s := f.status(p, v1.PodRunning, v1.ConditionTrue)
+	s.PodIP, s.PodIPs = p.ip, []v1.PodIP{{IP: p.ip}}
+	for _, c := range p.containers {
+		cs := containerStatus(c)
+		cs.ContainerID, cs.Ready, cs.Started = "containerd://"+c.id, true, ptr.To(true)
+		if c.init {
+			cs.State.Terminated = &v1.ContainerStateTerminated{Reason: "Completed", ContainerID: cs.ContainerID, FinishedAt: metav1.Now()}
+			s.InitContainerStatuses = append(s.InitContainerStatuses, cs)
+		} else {
+			cs.State.Running = &v1.ContainerStateRunning{StartedAt: metav1.Now()}
 			s.ContainerStatuses = append(s.ContainerStatuses, cs)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 // unwinding is how long a status that only tells that a pod is being taken
 // down waits for a better one, such as how its containers ended.
-const unwinding = time.Second
+const unwinding = 5 * time.Second
 
 // holds says until when the newest status is held back, zero for not at all.
 // While the pod is on its way, a status that only shows progress waits for the

@@ -469,9 +469,10 @@ func (w *worker) register() {
 }
 
 // settling is how long a stage without an error has to last before it stands
-// in the status: a pod that starts without trouble comes through its stages in
-// less, and each change of the status is a write to the API server.
-const settling = 5 * time.Second
+// in the status: a pod that starts without trouble, even one of many at once,
+// comes through its stages in less, and each change of the status is a write to
+// the API server.
+const settling = 10 * time.Second
 
 // publish tells what the pod's state is. It returns when the explanation will
 // have lasted long enough to be told to the API server, zero if it is told.

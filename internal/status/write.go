@@ -27,7 +27,7 @@ const (
 func (w *Writer) write(ctx context.Context, uid types.UID) time.Duration {
 	w.mu.Lock()
 	e := w.pods[uid]
-	if e == nil || e.gone {
+	if e == nil || e.gone || e.isSettled() { // it was asked for once more while it was written
 		w.mu.Unlock()
 		return 0
 	}

@@ -238,10 +238,15 @@ func (w *Writer) settle(uid types.UID, e *entry) {
 	switch {
 	case w.config.Client == nil || e.gone:
 		w.accept(e, e.version)
-	case e.accepted == e.version && e.object != nil && e.object.resourceVersion == e.settled:
+	case e.isSettled():
 	default:
 		w.queue.add(uid)
 	}
+}
+
+// isSettled says whether the API object is known to have the newest status.
+func (e *entry) isSettled() bool {
+	return e.accepted == e.version && e.object != nil && e.object.resourceVersion == e.settled
 }
 
 func (w *Writer) accept(e *entry, version uint64) {

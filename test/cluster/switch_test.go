@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/dump"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kubelet/test/harness"
@@ -669,3 +671,71 @@ func containerStepsBack(old, now *v1.ContainerStatus, leaving bool) []string {
 }
 
 func ptrTrue(b *bool) bool { return b != nil && *b }
+
+// A resize that the upstream kubelet has written down and not made when it is
+// killed is made by this one, and what this one resizes is not resized again by
+// upstream.
+func TestSwitchKubeletsWhileResizing(t *testing.T) {
+	if harness.Upstream() {
+		t.Skip("it needs two kubelets")
+	}
+	s := &handover{t: t, ns: namespace(t)}
+	t.Cleanup(s.backToOurs)
+	s.replace("upstream", (*harness.Kubelet).Stop)
+	pod := create(t, s.ns, "resize.yaml", "NAME", "resize")
+	waitReady(t, s.ns, "resize")
+	kubelet.Kill()
+	pod = resize(t, pod, map[string]amounts{"main": "100m/300m 64Mi/128Mi"})
+	writeAllocated(t, pod, "main")
+	s.replace("ours", func(*harness.Kubelet) bool { return true })
+	pod = waitResized(t, pod)
+	pod = waitResized(t, resize(t, pod, map[string]amounts{"strict": "20m/100m 32Mi/64Mi"}))
+	if got := restarts(pod); got != "side 0 main 0 strict 1" {
+		t.Errorf("restarts: %s", got)
+	}
+	s.replace("upstream", (*harness.Kubelet).Stop)
+	// It has looked at all containers when it has done this.
+	pod = waitResized(t, resize(t, pod, map[string]amounts{"main": "50m/100m 32Mi/64Mi"}))
+	if got := restarts(pod); got != "side 0 main 0 strict 1" {
+		t.Errorf("restarts under upstream again: %s", got)
+	}
+}
+
+// writeAllocated writes down what a container asks for as allocated, in the
+// place of the upstream kubelet.
+func writeAllocated(t *testing.T, pod *v1.Pod, container string) {
+	t.Helper()
+	const path = "/var/lib/kubelet/allocated_pods_state"
+	body, err := os.ReadFile(node.Path(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var outer struct {
+		Data     string `json:"data"`
+		Checksum uint64 `json:"checksum"`
+	}
+	var inner struct {
+		Entries map[types.UID]map[string]any `json:"entries"`
+	}
+	if err := errors.Join(json.Unmarshal(body, &outer), json.Unmarshal([]byte(outer.Data), &inner)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range pod.Spec.Containers {
+		if c.Name == container {
+			inner.Entries[pod.UID]["ContainerResources"].(map[string]any)[container] = c.Resources
+		}
+	}
+	data, err := json.Marshal(inner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := fnv.New32a()
+	fmt.Fprint(sum, dump.ForHash(string(data)))
+	outer.Data, outer.Checksum = string(data), uint64(sum.Sum32())
+	if body, err = json.Marshal(outer); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.WriteFile(path, string(body), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

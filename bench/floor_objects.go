@@ -65,12 +65,12 @@ func (f *floor) token(ctx context.Context, pod *v1.Pod) ([]byte, error) {
 	return []byte(t.Status.Token), nil
 }
 
-// authorized asks again while the node authorizer has not yet seen that the
-// pod was bound to this node.
+// authorized asks again while the API server's node authorizer and admission
+// have not yet seen the pod and that it was bound to this node.
 func authorized[T any](ctx context.Context, ask func() (T, error)) (T, error) {
-	for {
+	for end := time.Now().Add(10 * time.Second); ; {
 		answer, err := ask()
-		if !apierrors.IsForbidden(err) || ctx.Err() != nil {
+		if !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) || time.Now().After(end) || ctx.Err() != nil {
 			return answer, err
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -148,20 +148,27 @@ func TestRotate(t *testing.T) {
 }
 
 // A log that nobody writes to is left to inotify: no timer, no look.
+// still makes a Rotator whose loop the test itself is.
+func (w *world) still(runtime Runtime) *Rotator {
+	w.t.Helper()
+	r, err := NewRotator(RotatorConfig{Runtime: runtime, Table: w.table, Links: &links{}, PodLogsDir: w.root,
+		MaxSize: 1 << 20, MaxFiles: 5, Workers: 1, MonitorInterval: 10 * time.Second})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := r.watch.join(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(r.watch.leave)
+	r.ctx, r.shutdown = w.t.Context(), context.Background()
+	return r
+}
+
 func TestStillLogIsNotLookedAt(t *testing.T) {
 	w := newWorld(t)
 	l := newRuntimeLog(t, w.path("0.log"))
 	fmt.Fprintln(l, "a")
-	r, err := NewRotator(RotatorConfig{Runtime: l, Table: w.table, Links: &links{}, PodLogsDir: w.root,
-		MaxSize: 1 << 20, MaxFiles: 5, Workers: 1, MonitorInterval: 10 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.watch.join(); err != nil {
-		t.Fatal(err)
-	}
-	defer r.watch.leave()
-	r.ctx, r.shutdown = t.Context(), t.Context()
+	r := w.still(l)
 	now := time.Unix(1e9, 0)
 	r.now = func() time.Time { return now }
 	r.pod(testUID)
@@ -194,6 +201,22 @@ func TestStillLogIsNotLookedAt(t *testing.T) {
 	settle()
 	if looks == 0 || looks > 3 {
 		t.Errorf("%d looks after a write", looks)
+	}
+}
+
+// elsewhere is a runtime that opens logs anew, but not where the kubelet looks.
+type elsewhere struct{ asked int }
+
+func (e *elsewhere) ReopenContainerLog(context.Context, string) error { e.asked++; return nil }
+
+func TestLogThatIsElsewhereIsAskedForOnce(t *testing.T) {
+	w := newWorld(t)
+	runtime := &elsewhere{}
+	r := w.still(runtime)
+	r.pod(testUID)
+	(<-r.results)()
+	if next := r.lookAtDue(); !next.IsZero() || runtime.asked != 1 {
+		t.Errorf("asked %d times to open it anew, next look at %v; want once and never", runtime.asked, next)
 	}
 }
 

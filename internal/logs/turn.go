@@ -137,6 +137,9 @@ func (r *Rotator) repair(path, id string, first bool) outcome {
 		if err := r.reopen(id); err != nil {
 			return outcome{err: errors.Join(err, s.giveBack())}
 		}
+		if _, err := s.dir.Lstat(s.name); errors.Is(err, fs.ErrNotExist) {
+			return outcome{foreign: true} // opened anew, and not here
+		}
 	case err != nil:
 		return outcome{err: fmt.Errorf("read log: %w", err)}
 	case s.newestIsWritten():

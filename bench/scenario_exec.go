@@ -57,7 +57,11 @@ func (b *bench) execThroughAPI(ctx context.Context, pod string) error {
 	config := b.control.Cluster.Config
 	address := fmt.Sprintf("%s/api/v1/namespaces/%s/pods/%s/exec?%s", config.Host, namespace, pod,
 		url.Values{"command": command, "container": {"main"}, "stdout": {"true"}, "stderr": {"true"}}.Encode())
-	return stream(ctx, b.control, config, address)
+	executor, err := remotecommand.NewWebSocketExecutor(config, http.MethodGet, address)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	return stream(ctx, b.control, executor)
 }
 
 func (c *column) execFromRuntime(ctx context.Context, id string) error {
@@ -65,18 +69,23 @@ func (c *column) execFromRuntime(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("ask the runtime: %w", err)
 	}
-	return stream(ctx, c.node, &rest.Config{Host: r.Url}, r.Url)
+	address, err := url.Parse(r.Url)
+	if err != nil {
+		return fmt.Errorf("read the runtime's address: %w", err)
+	}
+	// Its server knows no WebSocket protocol that the client library has.
+	executor, err := remotecommand.NewSPDYExecutor(&rest.Config{Host: address.Host}, http.MethodPost, address)
+	if err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	return stream(ctx, c.node, executor)
 }
 
 // stream runs one command to its end. The client library opens the connection
 // on the thread that asks for it, which is the node's.
-func stream(ctx context.Context, node *harness.Node, config *rest.Config, address string) error {
-	executor, err := remotecommand.NewWebSocketExecutor(config, http.MethodGet, address)
-	if err != nil {
-		return fmt.Errorf("make client: %w", err)
-	}
+func stream(ctx context.Context, node *harness.Node, executor remotecommand.Executor) error {
 	var out strings.Builder
-	err = node.Inside(func() error {
+	err := node.Inside(func() error {
 		return executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &out})
 	})
 	if text := out.String(); !strings.Contains(text, "is missing") {

@@ -74,7 +74,7 @@ type Table struct {
 
 	mu   sync.Mutex
 	pods map[types.UID]*entry
-	// actuated is of upstream's second file; outdated: that has more.
+	// actuated is what upstream's second file has; outdated: it has more.
 	actuated map[types.UID]Resources
 	outdated bool
 	// proposed are written down, but not yet known to be.
@@ -273,36 +273,44 @@ func (t *Table) prune() {
 	}
 }
 
-// save writes the table with what is proposed. A write that was begun before
-// does not count.
-func (t *Table) save(ctx context.Context) error {
+// save writes the table with what is proposed.
+func (t *Table) save(ctx context.Context) error { return t.replace(ctx, t.path, t.snapshot) }
+
+// saveActuated takes from upstream's second file what is not true any more.
+func (t *Table) saveActuated(ctx context.Context) error {
+	t.mu.Lock()
+	outdated := t.outdated
+	t.mu.Unlock()
+	if !outdated {
+		return nil
+	}
+	written := 0
+	err := t.replace(ctx, t.actuates, func() map[types.UID]Resources {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		written = len(t.actuated)
+		return maps.Clone(t.actuated)
+	})
+	if err == nil {
+		t.mu.Lock()
+		t.outdated = len(t.actuated) < written
+		t.mu.Unlock()
+	}
+	return err
+}
+
+// replace writes a file anew. A write that was begun before does not count.
+func (t *Table) replace(ctx context.Context, path string, entries func() map[types.UID]Resources) error {
 	for {
 		ours := false
-		err := t.calls.Do(ctx, t.path, "write of "+t.path, func() error {
+		err := t.calls.Do(ctx, path, "write of "+path, func() error {
 			ours = true
-			return write(t.path, t.snapshot())
+			return write(path, entries())
 		})
 		if err != nil || ours {
 			return err
 		}
 	}
-}
-
-// saveActuated takes from upstream's second file what is not true any more.
-func (t *Table) saveActuated(ctx context.Context) error {
-	t.mu.Lock()
-	outdated, rest := t.outdated, maps.Clone(t.actuated)
-	t.mu.Unlock()
-	if !outdated {
-		return nil
-	}
-	err := t.calls.Do(ctx, t.actuates, "write of "+t.actuates, func() error { return write(t.actuates, rest) })
-	if err == nil {
-		t.mu.Lock()
-		t.outdated = len(t.actuated) != len(rest)
-		t.mu.Unlock()
-	}
-	return err
 }
 
 func (t *Table) snapshot() map[types.UID]Resources {

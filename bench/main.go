@@ -128,6 +128,7 @@ func run(ctx context.Context, o options) (err error) {
 			// The other scenarios are still worth their time.
 			b.report.failed(s.name, err)
 			say("%s FAILED: %v", s.name, err)
+			b.cleanUp(ctx)
 		}
 		say("%s: done in %s", s.name, time.Since(start).Round(time.Second))
 		if err := b.report.write(o.out); err != nil {
@@ -147,6 +148,20 @@ func run(ctx context.Context, o options) (err error) {
 		return fmt.Errorf("%d of %d scenarios failed", n, len(chosen))
 	}
 	return nil
+}
+
+// cleanUp removes the pods of a scenario that failed, which would otherwise
+// disturb what is measured next.
+func (b *bench) cleanUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	err := b.active(ctx, b.columns...)
+	if err == nil {
+		err = b.deleteEverything(ctx)
+	}
+	if err != nil {
+		say("what the scenario left may disturb the next: %v", err)
+	}
 }
 
 func say(format string, args ...any) {

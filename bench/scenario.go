@@ -21,7 +21,7 @@ func scenarios() []scenario {
 		{"4", "delete", "pods deleted one at a time, without the other shapes of scenario 1", (*bench).remove},
 		{"5", "idle", "CPU and memory of a kubelet with 0, 50, 110, 250 and 500 pods", (*bench).idleAll},
 		{"6", "restart", "kubelet killed with 110 pods and started again", (*bench).restart},
-		{"7", "probe", "50 pods with probes each second: CPU; a failing probe → seen in the API", (*bench).probe},
+		{"7", "probe", "50 pods with probes each second, 10 by a command: CPU; a failing probe → seen in the API", (*bench).probe},
 		{"8", "exec", "a short command in a container", (*bench).exec},
 		{"8", "logs", "a long log, read directly and through the API server", (*bench).logs},
 		{"8", "metrics", "/stats/summary, /metrics/cadvisor and /metrics/resource with 50 and 250 pods", (*bench).metrics},

@@ -105,6 +105,10 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	results, err := newRecord(ctx, o.kubelet, c.node)
+	if err != nil {
+		return err
+	}
 	s := &suite{options: o, node: c.node}
 	if err := s.list(ctx); err != nil {
 		return err
@@ -119,10 +123,6 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	peer, err := readRecord(recordName(upstream, c.node.Containerd, c.node.OCIRuntime))
-	if err != nil {
-		return err
-	}
-	results, err := newRecord(ctx, o.kubelet, c.node)
 	if err != nil {
 		return err
 	}

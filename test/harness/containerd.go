@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -156,8 +157,14 @@ func (n *Node) RuntimeVersions(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask for version of containerd: %w", err)
 	}
+	binary := n.runtimeBinary()
+	if !filepath.IsAbs(binary) {
+		if binary, err = exec.LookPath(binary); err != nil {
+			return "", fmt.Errorf("find %s: %w", n.OCIRuntime, err)
+		}
+	}
 	// The first line is "runc version 1.4.3".
-	out, err := n.Run(ctx, n.runtimeBinary(), "--version")
+	out, err := n.Run(ctx, binary, "--version")
 	if err != nil {
 		return "", fmt.Errorf("ask for version of %s: %w: %s", n.OCIRuntime, err, out)
 	}

@@ -139,23 +139,28 @@ func TestGroup(t *testing.T) {
 }
 
 // The lines by which ginkgo reports a test, as it writes them without color.
-func TestEnded(t *testing.T) {
-	for line, want := range map[string]string{
-		"• [4.123 seconds]":              "passed",
-		"• [FAILED] [240.001 seconds]":   "FAILED",
-		"• [PANICKED!] [0.001 seconds]":  "PANICKED!",
-		"[sig-node] Pods [4 seconds]":    "",
-		"S [SKIPPED] [0.001 seconds]":    "",
-		"  • [FAILED] [240.001 seconds]": "",
+func TestOutcome(t *testing.T) {
+	for line, want := range map[string]test{
+		"• [4.123 seconds]":              {State: "passed", Seconds: 4.123},
+		"• [FAILED] [240.001 seconds]":   {State: "failed", Seconds: 240.001},
+		"• [PANICKED!] [0.001 seconds]":  {State: "panicked", Seconds: 0.001},
+		"[sig-node] Pods [4 seconds]":    {},
+		"S [SKIPPED] [0.001 seconds]":    {},
+		"  • [FAILED] [240.001 seconds]": {},
 	} {
-		got := ""
-		if m := ended.FindStringSubmatch(line); m != nil {
-			if got = m[1]; got == "" {
-				got = "passed"
-			}
+		if got, ok := outcome(line); got != want || ok != (want != test{}) {
+			t.Errorf("%q means %+v, want %+v", line, got, want)
 		}
-		if got != want {
-			t.Errorf("%q means %q, want %q", line, got, want)
+	}
+	s := &suite{listed: map[string]test{"[sig-node] Pods should be updated [Conformance]": {}}}
+	for line, want := range map[string]bool{
+		"[sig-node] Pods [It] should be updated [Conformance] [sig-node, Conformance]":                     true,
+		"[sig-node] Pods [It] should be updated [Conformance] [sig-node, Conformance] [kubelet: [>=1.36]]": true,
+		"[sig-node] Pods [It] should be deleted [Conformance] [sig-node, Conformance]":                     false,
+		"Pods": false,
+	} {
+		if _, got := s.name(line); got != want {
+			t.Errorf("%q names a test: %v, want %v", line, got, want)
 		}
 	}
 }

@@ -109,24 +109,27 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	s := &suite{options: o, node: c.node}
+	s := &suite{options: o, node: c.node, ended: map[string]test{}}
 	if err := s.list(ctx); err != nil {
 		return err
 	}
-	say("%d tests, %d at a time", s.total, o.procs)
+	say("%d tests, %d at a time", len(s.listed), o.procs)
 	began := time.Now()
-	tests, err := s.run(ctx)
-	if err != nil {
-		return err
+	tests, interrupted := s.run(ctx)
+	if len(tests) == 0 {
+		return cmp.Or(interrupted, errors.New("the suite ran no test"))
 	}
 	if err := c.kubelet.Alive(); err != nil {
-		return err
+		return errors.Join(interrupted, err)
+	}
+	if err := results.merge(tests); err != nil {
+		return errors.Join(interrupted, err)
+	}
+	if interrupted != nil {
+		return fmt.Errorf("end after %d of %d tests, whose results are kept: %w", len(tests), len(s.listed), interrupted)
 	}
 	peer, err := readRecord(recordName(upstream, c.node.Containerd, c.node.OCIRuntime))
 	if err != nil {
-		return err
-	}
-	if err := results.merge(tests); err != nil {
 		return err
 	}
 	verdict := judge(tests, peer, impossible)

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"kubelet/test/harness"
@@ -23,8 +22,9 @@ import (
 // suite is one run of the upstream suite.
 type suite struct {
 	options
-	node  *harness.Node
-	total int
+	node   *harness.Node
+	listed map[string]test // what will be run, by name
+	ended  map[string]test // what ginkgo has told of so far
 }
 
 // The folder of a run's files on the node; it is inside of /var/log there.
@@ -50,7 +50,7 @@ func (s *suite) choice() []string {
 	return []string{"--focus=" + focus, "--skip=" + strings.Join(never, "|")}
 }
 
-// list counts the tests that will run.
+// list finds the tests that will run.
 func (s *suite) list(ctx context.Context) error {
 	if _, err := os.Stat(part("e2e.test")); err != nil {
 		return fmt.Errorf("the suite is not built, run test/setup/conformance.sh: %w", err)
@@ -67,17 +67,19 @@ func (s *suite) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.total = len(tests); s.total == 0 {
+	if len(tests) == 0 {
 		return fmt.Errorf("no test of the suite that may be chosen matches %q", s.focus)
 	}
+	s.listed = tests
 	return nil
 }
 
 // run runs the suite, tells how far it is, and returns what became of each
-// test. Failed tests are no error.
+// test; of a run that was interrupted those that had ended. Failed tests are no
+// error.
 func (s *suite) run(ctx context.Context) (map[string]test, error) {
 	args := append([]string{
-		"--procs=" + strconv.Itoa(min(s.procs, s.total)), "--timeout=3h", "--silence-skips", "--no-color", "-v",
+		"--procs=" + strconv.Itoa(min(s.procs, len(s.listed))), "--timeout=3h", "--silence-skips", "--no-color", "-v",
 		"--output-dir=" + suiteDir, "--json-report=report.json", "--junit-report=junit.xml", "--poll-progress-after=0",
 	}, s.choice()...)
 	args = append(args, part("e2e.test"), "--", "--provider=skeleton", "--kubeconfig="+harness.AdminKubeconfig,
@@ -88,29 +90,46 @@ func (s *suite) run(ctx context.Context) (map[string]test, error) {
 	}
 	s.follow(ctx, p)
 	if ctx.Err() != nil {
-		_ = p.Signal(syscall.SIGINT)
-		select {
-		case <-p.Done():
-		case <-time.After(30 * time.Second):
-			p.Kill()
-		}
+		p.Kill() // what it would clean up goes with the node
 	}
 	<-p.Done()
-	for from, to := range map[string]string{p.Log: "e2e.log", s.node.Path(suiteDir + "/junit.xml"): "junit.xml"} {
-		if err := copyFile(from, filepath.Join(s.out, to)); err != nil {
-			return nil, errors.Join(err, ctx.Err())
-		}
-	}
-	tests, err := readReport(s.node.Path(suiteDir + "/report.json"))
-	if err != nil {
+	if err := copyFile(p.Log, filepath.Join(s.out, "e2e.log")); err != nil {
 		return nil, errors.Join(err, ctx.Err())
 	}
-	return tests, ctx.Err()
+	if ctx.Err() != nil {
+		return s.ended, ctx.Err()
+	}
+	if err := copyFile(s.node.Path(suiteDir+"/junit.xml"), filepath.Join(s.out, "junit.xml")); err != nil {
+		return nil, err
+	}
+	return readReport(s.node.Path(suiteDir + "/report.json"))
 }
 
 // ended is the line with which ginkgo begins its report of a test, with its
 // state if it did not pass; the next line is its name.
-var ended = regexp.MustCompile(`^• (?:\[([A-Z !]+)\] )?\[[0-9.]+ seconds\]`)
+var ended = regexp.MustCompile(`^• (?:\[([A-Z !]+)\] )?\[([0-9.]+) seconds\]`)
+
+// outcome is what such a line says of a test, or false if it is another line.
+func outcome(line string) (test, bool) {
+	m := ended.FindStringSubmatch(line)
+	if m == nil {
+		return test{}, false
+	}
+	seconds, _ := strconv.ParseFloat(m[2], 64) // a number, as the pattern says
+	return test{State: cmp.Or(strings.ToLower(strings.Trim(m[1], " !")), "passed"), Seconds: seconds}, true
+}
+
+// name finds a test by the line that names it: its texts, with a mark before
+// the last one, and then its labels, of which the first names its group of
+// interest.
+func (s *suite) name(line string) (string, bool) {
+	text := strings.Replace(line, "[It] ", "", 1)
+	if i := strings.LastIndex(text, " [sig-"); i >= 0 {
+		text = text[:i]
+	}
+	_, ok := s.listed[text]
+	return text, ok
+}
 
 // follow reads what ginkgo writes until it has ended.
 func (s *suite) follow(ctx context.Context, p *harness.Process) {
@@ -123,7 +142,7 @@ func (s *suite) follow(ctx context.Context, p *harness.Process) {
 	var (
 		lines   = bufio.NewReader(f)
 		partial string
-		result  string // of the test whose name is in the next line
+		result  *test // of the test whose name is in the next line
 		done    int
 		failed  int
 		began   = time.Now()
@@ -145,22 +164,26 @@ func (s *suite) follow(ctx context.Context, p *harness.Process) {
 			}
 			if time.Since(told) > 15*time.Second {
 				told = time.Now()
-				say("%d of %d tests, %d failed, %s", done, s.total, failed, time.Since(began).Round(time.Second))
+				say("%d of %d tests, %d failed, %s", done, len(s.listed), failed, time.Since(began).Round(time.Second))
 			}
 			continue
 		}
 		line := strings.TrimRight(partial, "\n")
 		partial = ""
 		switch {
-		case result != "":
-			if done++; result != "passed" {
+		case result != nil:
+			if done++; !result.passed() {
 				failed++
-				say("%s: %s", result, line)
+				say("%s: %s", result.State, line)
 			}
-			result = ""
+			if name, ok := s.name(line); ok {
+				result.Group = s.listed[name].Group
+				s.ended[name] = *result
+			}
+			result = nil
 		default:
-			if state := ended.FindStringSubmatch(line); state != nil {
-				result = cmp.Or(state[1], "passed")
+			if t, ok := outcome(line); ok {
+				result = &t
 			}
 		}
 	}

@@ -21,7 +21,7 @@ func TestReboot(t *testing.T) {
 	one(t, "once-failed", "OnFailure", "pause")
 	one(t, "still-crashing", "Always", quote("exit 1"))
 	put(t, "rebooted.yaml", "rebooted")
-	withUsers := node.Containerd != "1.6"
+	withUsers := node.OwnUsers()
 	users := ""
 	if withUsers {
 		put(t, "own-users.yaml", "own-users")

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -162,6 +164,10 @@ const (
 func serveMemoryRuntime(path string) error {
 	runtime := critest.New(critest.Config{Seed: 1, Cgroupfs: true, NoPids: true})
 	runtime.AddImage(image)
+	// One that was killed has left its socket.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove socket: %w", err)
+	}
 	if _, err := runtime.Serve(path); err != nil {
 		return err
 	}

@@ -108,7 +108,8 @@ func fetch(ctx context.Context, client *http.Client, url string) (int64, error) 
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("get %s: %s", url, response.Status)
+		why, _ := io.ReadAll(io.LimitReader(response.Body, 200))
+		return 0, fmt.Errorf("get %s: %s: %s", url, response.Status, why)
 	}
 	n, err := io.Copy(io.Discard, response.Body)
 	if err != nil {

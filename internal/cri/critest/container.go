@@ -248,6 +248,27 @@ func (r *Runtime) listContainers(req *runtimeapi.ListContainersRequest) (*runtim
 	return resp, nil
 }
 
+// listContainerStats tells of containers that use nothing.
+func (r *Runtime) listContainerStats(req *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
+	f := req.GetFilter()
+	resp := &runtimeapi.ListContainerStatsResponse{}
+	now, nothing := r.now().UnixNano(), &runtimeapi.UInt64Value{}
+	r.containers.each(func(c *container) {
+		if f.GetId() != "" && f.Id != c.id || f.GetPodSandboxId() != "" && f.PodSandboxId != c.sandbox.id || !selects(f.GetLabelSelector(), c.config.GetLabels()) {
+			return
+		}
+		resp.Stats = append(resp.Stats, &runtimeapi.ContainerStats{
+			Attributes: &runtimeapi.ContainerAttributes{Id: c.id, Metadata: c.meta(), Labels: c.config.GetLabels(), Annotations: c.config.GetAnnotations()},
+			Cpu:        &runtimeapi.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: nothing},
+			Memory:     &runtimeapi.MemoryUsage{Timestamp: now, WorkingSetBytes: nothing},
+			WritableLayer: &runtimeapi.FilesystemUsage{
+				Timestamp: now, FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: "/"}, UsedBytes: nothing, InodesUsed: nothing,
+			},
+		})
+	})
+	return resp, nil
+}
+
 func (r *Runtime) updateContainerResources(req *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
 	c, ok := r.containers.get(req.GetContainerId())
 	if !ok {

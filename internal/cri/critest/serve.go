@@ -118,6 +118,10 @@ func (s runtimeServer) ListContainers(ctx context.Context, q *runtimeapi.ListCon
 	return call(ctx, s.r, "ListContainers", q, s.r.listContainers)
 }
 
+func (s runtimeServer) ListContainerStats(ctx context.Context, q *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
+	return call(ctx, s.r, "ListContainerStats", q, s.r.listContainerStats)
+}
+
 func (s runtimeServer) ContainerStatus(ctx context.Context, q *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
 	return call(ctx, s.r, "ContainerStatus", q, s.r.containerStatus)
 }

@@ -19,9 +19,6 @@ for p in /proc/[0-9]*; do
   case "$(cat "$p/comm" 2>/dev/null)" in containerd-shim*) kill -KILL "${p#/proc/}" 2>/dev/null || true;; esac
 done
 for n in $(seq 200); do
-  # crun freezes a container before it kills it; its shim is gone meanwhile, and
-  # what is frozen does not die.
-  for f in $(find /sys/fs/cgroup/freezer/"$ROOT" -name freezer.state 2>/dev/null); do echo THAWED >"$f"; done
   procs=$(find /sys/fs/cgroup/*/"$ROOT" /sys/fs/cgroup/"$ROOT" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
   test -n "$procs" || break
   kill -KILL $procs 2>/dev/null || true
